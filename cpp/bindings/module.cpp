@@ -1,0 +1,6 @@
+#include "module.hpp"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "Kernels of secateur. Private: use the functions of the secateur package.";
+  secateur::bindings::bind_runtime(module);
+}

@@ -1,0 +1,10 @@
+// Each kernel family binds itself in its own file; module.cpp only calls them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace secateur::bindings {
+
+void bind_runtime(pybind11::module_& module);
+
+}  // namespace secateur::bindings

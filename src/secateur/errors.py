@@ -1,0 +1,41 @@
+"""Every error and warning that secateur raises on purpose.
+
+Each error is also a built-in one (`ValueError`, `TypeError`, `ImportError`), so code that knows
+nothing of secateur can still catch it. A message says what came, what was expected and how to mend it.
+"""
+
+
+class SecateurError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidArgumentError(SecateurError, ValueError):
+    """An argument has a value, shape or dtype that cannot be used."""
+
+
+class ArgumentTypeError(SecateurError, TypeError):
+    """An argument is of a type that cannot be used."""
+
+
+class NonFiniteError(SecateurError, ValueError):
+    """A weight or saliency is NaN or infinite; the message names the tensor."""
+
+
+class UnsupportedModelError(SecateurError, ValueError):
+    """A Keras model is not built, cannot be traced or cannot be cloned."""
+
+
+class FileFormatError(SecateurError, ValueError):
+    """A file is truncated, damaged, hostile or not one of ours."""
+
+
+class MissingDependencyError(SecateurError, ImportError):
+    """An optional package is needed for this call; the message names the extra that installs it."""
+
+
+class SecateurWarning(UserWarning):
+    """Base of all warnings of this package."""
+
+
+class TargetNotReachedWarning(SecateurWarning):
+    """Less was removed than was asked for; the message says how much, where and why."""
