@@ -1,0 +1,74 @@
+"""secateur: prune and cut trained Keras 3 models, and store what is left as small as it is.
+
+Public names are imported on first use, so `import secateur` loads neither Keras nor SciPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from secateur._kernels.native.runtime import num_threads, set_num_threads
+    from secateur.criteria import path_strength, saliency
+    from secateur.keras import load, plan_prune, prune, save
+    from secateur.patterns import NM, Block, Unstructured, parse_pattern
+    from secateur.pruning import prune_arrays
+    from secateur.selection import select
+    from secateur.sparse import to_dense, to_sparse
+    from secateur.storage import load_arrays
+
+_HOMES = {
+    "NM": "patterns",
+    "Block": "patterns",
+    "Unstructured": "patterns",
+    "load": "keras",
+    "load_arrays": "storage",
+    "num_threads": "_kernels.native.runtime",
+    "parse_pattern": "patterns",
+    "path_strength": "criteria",
+    "plan_prune": "keras",
+    "prune": "keras",
+    "prune_arrays": "pruning",
+    "saliency": "criteria",
+    "save": "keras",
+    "select": "selection",
+    "set_num_threads": "_kernels.native.runtime",
+    "to_dense": "sparse",
+    "to_sparse": "sparse",
+}
+
+__all__ = [
+    "NM",
+    "Block",
+    "Unstructured",
+    "load",
+    "load_arrays",
+    "num_threads",
+    "parse_pattern",
+    "path_strength",
+    "plan_prune",
+    "prune",
+    "prune_arrays",
+    "saliency",
+    "save",
+    "select",
+    "set_num_threads",
+    "to_dense",
+    "to_sparse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"secateur.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

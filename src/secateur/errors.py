@@ -18,7 +18,15 @@ class ArgumentTypeError(SecateurError, TypeError):
 
 
 class NonFiniteError(SecateurError, ValueError):
-    """A weight or saliency is NaN or infinite; the message names the tensor."""
+    """A weight or saliency is NaN or infinite; the message names the tensor.
+
+    Attributes:
+        index: Position of the offending array among those given, where the raiser knows no name.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class UnsupportedModelError(SecateurError, ValueError):

@@ -1,0 +1,253 @@
+"""From saliencies to masks: how many go, which are ranked together, and which ones go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from secateur._kernels.native import patterns as pattern_kernels
+from secateur._kernels.native import select as select_kernels
+from secateur._kernels.native.select import Cut
+from secateur.arrays import Array, Arrays, contiguous, like, matrix_view, named_arrays
+from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
+from secateur.patterns import NM, Block, Pattern, Unstructured, parse_pattern
+
+Scope: TypeAlias = Literal["global", "layer"] | Mapping[str, str]
+Norm: TypeAlias = Literal["l1", "l2"]
+View: TypeAlias = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much is to go: exactly one of the three is set.
+
+    Attributes:
+        sparsity: Fraction of zeros asked for, 0 to 1.
+        threshold: Everything whose saliency is strictly below goes.
+        count: How many weights (or blocks) go.
+    """
+
+    sparsity: float | None = None
+    threshold: float | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        if len(given) != 1:
+            raise InvalidArgumentError(
+                f"Give exactly one of sparsity, threshold and count; got {given or 'none of them'}."
+            )
+        for name, value in given.items():
+            if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+                raise ArgumentTypeError(f"{name} must be a number, got {value!r}.")
+        if self.sparsity is not None and not 0 <= self.sparsity <= 1:
+            raise InvalidArgumentError(
+                f"sparsity is the fraction of zeros, from 0 to 1; got {self.sparsity}."
+            )
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise InvalidArgumentError("threshold must be a number or inf, got nan.")
+        if self.count is not None and (self.count != int(self.count) or self.count < 0):
+            raise InvalidArgumentError(f"count must be a whole number >= 0, got {self.count}.")
+
+    def num_removed(self, size: int) -> int:
+        """How many of `size` candidates go (only for a sparsity or a count)."""
+        if self.sparsity is not None:
+            return round(float(self.sparsity) * size)
+        assert self.count is not None
+        if self.count > size:
+            raise InvalidArgumentError(
+                f"count={self.count} asks for more than the {size} there are to remove; "
+                "lower it or name more tensors."
+            )
+        return int(self.count)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What is compared: arrays of keys, and whether they are ordered by value or by magnitude."""
+
+    arrays: dict[str, Array]
+    order: Literal["magnitude", "value"]
+
+
+def check_finite(arrays: Mapping[str, Array]) -> None:
+    """Raise `NonFiniteError` naming the first array that holds a NaN or an infinity."""
+    with _naming(arrays):
+        select_kernels.check_finite(list(arrays.values()))
+
+
+def find_cut(ranked: Ranked, names: Sequence[str], target: Target) -> Cut:
+    """Find the cut that removes what `target` asks for from the named arrays, ranked together."""
+    arrays = {name: ranked.arrays[name] for name in names}
+    if not arrays:
+        raise InvalidArgumentError("There is nothing to rank: no arrays were given.")
+    if target.threshold is not None:
+        dtype = next(iter(arrays.values())).dtype
+        return select_kernels.cut_at(float(target.threshold), dtype, ranked.order)
+    size = sum(array.size for array in arrays.values())
+    with _naming(arrays):
+        return select_kernels.find_cut(
+            list(arrays.values()), target.num_removed(size), ranked.order
+        )
+
+
+class _naming:  # noqa: N801 - reads as a phrase: with _naming(arrays)
+    """Add the tensor's name to a `NonFiniteError` that knows only its index."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._names = list(arrays)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, NonFiniteError) and error.index is not None:
+            name = self._names[error.index]
+            raise NonFiniteError(
+                f"Tensor {name!r} holds NaN or infinite values; mend or exclude it before pruning."
+            ) from error
+
+
+def groups_of(names: Sequence[str], scope: Scope) -> list[tuple[str, ...]]:
+    """Split names into the groups that are ranked together, in order of first appearance.
+
+    Args:
+        names: Tensor names.
+        scope: "global" (all together), "layer" (each alone), or a mapping of tensor name to group
+            label; names it leaves out are ranked alone.
+    """
+    if scope == "global":
+        return [tuple(names)] if names else []
+    if scope == "layer":
+        return [(name,) for name in names]
+    if not isinstance(scope, Mapping):
+        raise InvalidArgumentError(
+            f"scope must be 'global', 'layer' or a mapping of tensor name to group, got {scope!r}."
+        )
+    if unknown := set(scope) - set(names):
+        raise InvalidArgumentError(
+            f"scope names tensors that do not exist: {sorted(unknown)}; there are {list(names)}."
+        )
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        label = ("group", str(scope[name])) if name in scope else ("alone", name)
+        groups.setdefault(label, []).append(name)
+    return [tuple(group) for group in groups.values()]
+
+
+def cut_masks(
+    ranked: Ranked, names: Sequence[str], cut: Cut, masks: Sequence[Array]
+) -> list[select_kernels.CutStatistics]:
+    """Fill `masks` (True = keep) for a cut; returns what went and what stayed, per array."""
+    arrays = [ranked.arrays[name] for name in names]
+    return select_kernels.apply_cut(arrays, cut, ranked.order, masks=list(masks))
+
+
+def block_ranked(views: Mapping[str, Array], pattern: Block, norm: Norm) -> Ranked:
+    """Score every block of (out, in) matrices by its l1 or l2 norm."""
+    if norm not in ("l1", "l2"):
+        raise InvalidArgumentError(f"norm must be 'l1' or 'l2', got {norm!r}.")
+    scores = {}
+    for name, view in views.items():
+        with _naming({name: view}):
+            scores[name] = pattern_kernels.block_scores(view, pattern.rows, pattern.cols, norm)
+    return Ranked(scores, "value")
+
+
+def expand_blocks(block_mask: Array, mask: Array, pattern: Block) -> None:
+    """Write a mask of blocks into the (out, in) mask of their weights."""
+    order: Literal["C", "F"] = "C" if mask.flags.c_contiguous else "F"
+    mask[...] = pattern_kernels.expand_block_mask(
+        block_mask, mask.shape, pattern.rows, pattern.cols, order
+    )
+
+
+def nm_mask(name: str, view: Array, pattern: NM, order: Literal["magnitude", "value"]) -> Array:
+    """Keep the n best of every m consecutive inputs of an (out, in) matrix."""
+    with _naming({name: view}):
+        return pattern_kernels.nm_mask(view, pattern.n, pattern.m, order)
+
+
+def select(
+    saliencies: Arrays,
+    *,
+    sparsity: float | None = None,
+    threshold: float | None = None,
+    count: int | None = None,
+    scope: Scope = "global",
+    pattern: str | Pattern = "unstructured",
+    norm: Norm = "l2",
+) -> dict[str, Array] | list[Array]:
+    """Turn saliencies into masks.
+
+    Args:
+        saliencies: Mapping or sequence of arrays, float16 / bfloat16 / float32 / float64, any shape;
+            higher = keep. Infinite values are allowed (+inf is never removed before all others).
+        sparsity: Fraction to remove, 0 to 1; `round(sparsity * size)` go, exactly.
+        threshold: Everything strictly below it goes.
+        count: How many go, exactly; per group of `scope`.
+        scope: What is ranked together: "global", "layer" (each array alone), or a mapping of array
+            name to group.
+        pattern: "unstructured", "n:m" (needs no target), or "block:RxC" (targets count blocks).
+            Arrays are read as (out, in) matrices; of more than two axes, all but the first are `in`.
+        norm: How a block's saliency is made of its members': "l1" or "l2".
+
+    Returns:
+        Boolean masks of the same shapes, in the same kind of collection. True = keep. Of equal
+        saliencies those of the earlier (array, position) go first.
+
+    Raises:
+        InvalidArgumentError: No target or more than one, or one out of range.
+        NonFiniteError: A saliency is NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> select([np.array([3.0, 1.0, 2.0, 1.0], np.float32)], count=2)
+        [array([ True, False,  True, False])]
+    """
+    parsed = parse_pattern(pattern)
+    named = {
+        name: contiguous(array) for name, array in named_arrays(saliencies, "saliencies").items()
+    }
+    if isinstance(parsed, NM):
+        if (sparsity, threshold, count) != (None, None, None):
+            raise InvalidArgumentError(f"The pattern {parsed} is itself the target; give no other.")
+        masks = {
+            name: nm_mask(name, matrix_view(array), parsed, "value").reshape(array.shape)
+            for name, array in named.items()
+        }
+        return like(saliencies, masks)
+    target = Target(sparsity, threshold, count)
+    masks = {name: np.empty(array.shape, np.bool_) for name, array in named.items()}
+    views = {name: matrix_view(array) for name, array in named.items()}
+    ranked = (
+        Ranked(named, "value")
+        if isinstance(parsed, Unstructured)
+        else block_ranked(views, parsed, norm)
+    )
+    for group in groups_of(list(named), scope):
+        fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
+    return like(saliencies, masks)
+
+
+def fill_masks(
+    ranked: Ranked,
+    names: Sequence[str],
+    cut: Cut,
+    pattern: Unstructured | Block,
+    masks: Mapping[str, Array],
+    views: Mapping[str, View] | None = None,
+) -> list[select_kernels.CutStatistics]:
+    """Write the masks of one group; `views` show masks as the (out, in) matrices of their blocks."""
+    if isinstance(pattern, Unstructured):
+        return cut_masks(ranked, names, cut, [masks[name] for name in names])
+    block_masks = [np.empty(ranked.arrays[name].shape, np.bool_) for name in names]
+    statistics = cut_masks(ranked, names, cut, block_masks)
+    for name, block_mask in zip(names, block_masks, strict=True):
+        view = matrix_view if views is None else views[name]
+        expand_blocks(block_mask, view(masks[name]), pattern)
+    return statistics
