@@ -18,7 +18,15 @@ class ArgumentTypeError(SecateurError, TypeError):
 
 
 class NonFiniteError(SecateurError, ValueError):
-    """A weight or saliency is NaN or infinite; the message names the tensor."""
+    """A weight or saliency is NaN or infinite; the message names the tensor.
+
+    Attributes:
+        index: Which of the arrays given it is, so that a caller who knows its name can say it.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class UnsupportedModelError(SecateurError, ValueError):
