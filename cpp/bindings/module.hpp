@@ -7,5 +7,6 @@ namespace secateur::bindings {
 
 void bind_runtime(pybind11::module_& module);
 void bind_saliency(pybind11::module_& module);
+void bind_select(pybind11::module_& module);
 
 }  // namespace secateur::bindings

@@ -1,7 +1,10 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+
+# runtime
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...
 def simd() -> str: ...
@@ -33,3 +36,26 @@ def block_scores(
     l1: bool,
     scores: NDArray[Any],
 ) -> bool: ...
+
+# select: arrays hold the bits as unsigned integers. dtype: 0 float16, 1 bfloat16, 2 float32,
+# 3 float64; order: 0 magnitude, 1 value.
+def find_cut(
+    arrays: list[NDArray[Any]], dtype: int, order: int, k: int
+) -> tuple[int, int, int, int | None]: ...
+def cut_at(threshold: float, dtype: int, order: int) -> int: ...
+def cut_value(key: int, dtype: int, order: int) -> float: ...
+def find_non_finite(arrays: list[NDArray[Any]], dtype: int) -> int | None: ...
+def apply_cut(
+    arrays: list[NDArray[Any]],
+    dtype: int,
+    order: int,
+    key: int,
+    segment: int,
+    position: int,
+    out: list[NDArray[Any]] | None,
+    masks: list[NDArray[np.uint8]] | None,
+) -> list[tuple[int, float | None, float | None]]: ...
+def apply_mask(
+    values: NDArray[Any], mask: NDArray[np.uint8], out: NDArray[Any], dtype: int
+) -> None: ...
+def read_pass(array: NDArray[Any]) -> int: ...

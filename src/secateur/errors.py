@@ -21,10 +21,10 @@ class NonFiniteError(SecateurError, ValueError):
     """A weight or saliency is NaN or infinite; the message names the tensor.
 
     Attributes:
-        index: Position of the offending array among those given, where the raiser knows no name.
+        index: Which of the arrays given it is, so that a caller who knows its name can say it.
     """
 
-    def __init__(self, message: str, index: int | None = None) -> None:
+    def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
 
