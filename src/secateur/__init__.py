@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from secateur._kernels.native.runtime import num_threads, set_num_threads
     from secateur.criteria import path_strength, saliency
-    from secateur.keras import load, plan_prune, prune, save
+    from secateur.files import load, save
+    from secateur.keras import plan_prune, prune
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
     from secateur.selection import select
@@ -24,7 +25,7 @@ _HOMES = {
     "NM": "patterns",
     "Block": "patterns",
     "Unstructured": "patterns",
-    "load": "keras",
+    "load": "files",
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
     "parse_pattern": "patterns",
@@ -33,7 +34,7 @@ _HOMES = {
     "prune": "keras",
     "prune_arrays": "pruning",
     "saliency": "criteria",
-    "save": "keras",
+    "save": "files",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",
     "to_dense": "sparse",

@@ -1,0 +1,149 @@
+"""Which file is what: Keras models, files of ours, plain safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import InvalidArgumentError
+from secateur.files import holds_model, load, save
+from secateur.storage import read_header, save_plain
+
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before any work is done, an output that cannot be written.
+
+    Raises:
+        InvalidArgumentError: Its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(f"The folder {path.parent} does not exist; make it first.")
+    if path.is_dir():
+        raise InvalidArgumentError(f"{path} is a folder; name a file, such as {path / 'out.keras'}.")
+
+
+def is_keras_file(path: Path) -> bool:
+    """Whether the name says that Keras wrote the file."""
+    return path.suffix in _KERAS_SUFFIXES
+
+
+def load_model(path: Path) -> Any:
+    """Read a Keras model from a `.keras` / `.h5` file or from one of ours.
+
+    Raises:
+        InvalidArgumentError: No such model in the file, or Keras cannot read it.
+    """
+    if not path.exists():
+        raise InvalidArgumentError(f"There is no file {path}.")
+    if is_keras_file(path):
+        import keras
+
+        try:
+            return keras.models.load_model(path)
+        except (ValueError, TypeError, OSError, KeyError) as error:
+            raise InvalidArgumentError(f"Keras cannot read {path}: {error}") from error
+    if not holds_model(path):
+        raise InvalidArgumentError(
+            f"{path} holds arrays and no model; this command needs a model (.keras, .h5 or ours)."
+        )
+    return load(path)
+
+
+def write_model(path: Path, result: Any) -> None:
+    """Write a model as `.keras` if the name says so, else in our format."""
+    if is_keras_file(path):
+        getattr(result, "model", result).save(path)
+    else:
+        save(path, result)
+
+
+def pack(source: Path, output: Path) -> None:
+    """Write a model or plain arrays in our format."""
+    save(output, load_model(source) if is_keras_file(source) else load(source))
+
+
+def unpack(source: Path, output: Path) -> None:
+    """Write a file of ours as `.keras`, or as safetensors that any reader understands.
+
+    Raises:
+        InvalidArgumentError: A `.keras` file is wanted of a file that holds only arrays.
+    """
+    if is_keras_file(output):
+        write_model(output, load_model(source))
+        return
+    if output.suffix != ".safetensors":
+        raise InvalidArgumentError(
+            f"Cannot tell what {output} is to be; name it .keras (a model) or .safetensors (arrays)."
+        )
+    save_plain(output, _all_arrays(source))
+
+
+def _all_arrays(source: Path) -> dict[str, Any]:
+    from secateur.storage import load_arrays
+
+    return load_arrays(source, dense=True)
+
+
+def describe(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """One row for each weight of a model or array of a file, and totals.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or it cannot be read.
+    """
+    if not path.exists():
+        raise InvalidArgumentError(f"There is no file {path}.")
+    if not is_keras_file(path) and not holds_model(path):
+        rows = [_array_row(name, entry) for name, entry in read_header(path).tensors.items()]
+    else:
+        rows = _model_rows(path)
+    totals = {
+        "parameters": sum(row["size"] for row in rows),
+        "prunable": sum(row["size"] for row in rows if row["default"]),
+        "file_bytes": path.stat().st_size,
+    }
+    return rows, totals
+
+
+def _array_row(name: str, entry: Any) -> dict[str, Any]:
+    size = int(np.prod(entry.shape))
+    return {
+        "name": name,
+        "shape": list(entry.shape),
+        "dtype": str(entry.dtype),
+        "size": size,
+        "sparsity": 1 - entry.num_nonzero / size if size else 0.0,
+        "default": False,
+        "why_not": "",
+        "encoding": entry.encoding,
+        "stored_bytes": entry.stored_bytes,
+    }
+
+
+def _model_rows(path: Path) -> list[dict[str, Any]]:
+    from secateur.keras import find_tensors, model_arrays
+
+    model = load_model(path)
+    tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
+    stored = {} if is_keras_file(path) else read_header(path).tensors
+    rows = []
+    for name, array in model_arrays(model).items():
+        tensor = tensors.get(name)
+        rows.append(
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "size": array.size,
+                "sparsity": 1 - np.count_nonzero(array) / array.size if array.size else 0.0,
+                "default": tensor is not None and tensor.default,
+                "why_not": "" if tensor is None else tensor.why_not,
+                "encoding": stored[name].encoding if name in stored else None,
+                "stored_bytes": stored[name].stored_bytes if name in stored else None,
+            }
+        )
+    return rows
+
