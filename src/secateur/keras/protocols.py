@@ -1,4 +1,7 @@
-"""What this package asks of Keras objects. Keras ships no types, so these say what is relied upon."""
+"""What this package asks of Keras objects: Keras ships no types, so these say what is relied upon."""
+
+# Keras's own pages say what these mean.
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ class Variable(Protocol):
     name: str
     trainable: bool
     _value: Any
+    _initializer: Any
 
     @property
     def shape(self) -> Iterable[int]: ...
@@ -20,6 +24,7 @@ class Variable(Protocol):
     @property
     def value(self) -> Any: ...
     def assign(self, value: Any) -> Any: ...
+    def _deferred_initialize(self) -> None: ...
 
 
 class Layer(Protocol):
@@ -32,7 +37,8 @@ class Layer(Protocol):
     _seed_generators: Sequence[Any]
     _trainable_variables: Sequence[Variable]
     _non_trainable_variables: Sequence[Variable]
-    _inbound_nodes: Sequence[Any]
+    _inbound_nodes: list[Any]
+    _outbound_nodes: list[Any]
     dtype_policy: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

@@ -107,12 +107,13 @@ def _own_variables(place: Place) -> Iterator[NamedVariable]:
 def _child_names(place: Place, children: Sequence[Layer]) -> list[str]:
     """Names of the layers directly below a place, unique among themselves.
 
-    A functional or sequential model stores its layers' names, any other layer makes its inner layers
-    anew when it is loaded, with automatic names ("dense_7") from a process-wide counter: there the
-    number is dropped, and layers of one name are told apart by their order.
+    A functional or sequential model stores its layers' names. Any other layer makes its inner layers,
+    nested models too, anew when it is loaded, with automatic names ("dense_7") from a process-wide
+    counter: there the number is dropped, and layers of one name are told apart by their order.
     """
     names = [layer.name for layer in children]
-    if place.parents and not is_graph(place.layer):
+    inner = [*place.parents[1:], place] if place.parents else []
+    if not all(is_graph(above.layer) for above in inner):
         names = [_plain_name(layer.name, _snake_case(type(layer).__name__)) for layer in children]
     return _unique(names)
 

@@ -1,0 +1,87 @@
+"""An independent copy of a model, of any kind, down to the last bit of its weights."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from secateur.keras.deferred import is_deferred, set_value
+from secateur.keras.rebuilding import rebuild
+from secateur.keras.tensors import require_built
+from secateur.keras.tracing import nodes_restored
+from secateur.keras.walk import named_variables, walk_layers
+
+if TYPE_CHECKING:
+    from secateur.keras.protocols import Model
+
+
+def clone_model(model: Model, *, input_spec: Any = None) -> Model:
+    """Copy a model: new layers of the same names and settings, with bit-equal weights.
+
+    A functional or sequential model comes back as its own kind. A subclassed one is traced by calling
+    it on symbolic inputs and comes back as a functional model; custom layers without a working config
+    are replaced by the layers they are made of. The copy is not compiled, see `carry_compile`.
+
+    Where the backend can, original and copy share the memory of a weight until one of them is changed.
+
+    Args:
+        model: A built model. It is not changed.
+        input_spec: For a subclassed model of which it is not known what it was built with, or whose
+            inputs are integers that no stock layer looks up: an example batch, `keras.InputSpec` or
+            symbolic tensor, or a list or dict of them.
+
+    Raises:
+        UnsupportedModelError: The model is not built, cannot be traced, or a layer cannot be copied.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> copy = clone_model(model)
+        >>> bool((copy.get_weights()[0] == model.get_weights()[0]).all())
+        True
+    """
+    require_built(model)
+    with nodes_restored(model):
+        rebuilt = rebuild(model, input_spec)
+        _copy_trainable(rebuilt.graph, rebuilt.skeleton)
+    rebuilt.skeleton._trainable = model.trainable
+    _copy_values(rebuilt.graph, rebuilt.skeleton)
+    finish_loading(rebuilt.skeleton)
+    _copy_assets(rebuilt.graph, rebuilt.skeleton)
+    return rebuilt.skeleton
+
+
+def finish_loading(model: Model) -> None:
+    """Let layers that keep figures beside their variables, such as Normalization, renew them."""
+    for place in walk_layers(model):
+        layer: Any = place.layer
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            layer.finalize_state()
+
+
+def keeps_assets(layer: Any) -> bool:
+    """Whether a layer has state that is neither in its variables nor in its config."""
+    return hasattr(layer, "save_assets") and hasattr(layer, "load_assets")
+
+
+def _copy_trainable(graph: Model, skeleton: Model) -> None:
+    for old, new in zip(walk_layers(graph), walk_layers(skeleton), strict=True):
+        new.layer._trainable = old.layer.trainable
+    pairs = zip(named_variables(graph), named_variables(skeleton), strict=True)
+    for before, after in pairs:
+        after.variable.trainable = before.variable.trainable
+
+
+def _copy_values(graph: Model, skeleton: Model) -> None:
+    values = {named.name: named.variable.value for named in named_variables(graph)}
+    for named in named_variables(skeleton):
+        set_value(named.variable, values[named.name])
+
+
+def _copy_assets(graph: Model, skeleton: Model) -> None:
+    for old, new in zip(walk_layers(graph), walk_layers(skeleton), strict=True):
+        if keeps_assets(old.layer):
+            with tempfile.TemporaryDirectory() as folder:
+                old.layer.save_assets(folder)
+                new.layer.load_assets(folder)
