@@ -88,6 +88,7 @@ SECATEUR_TARGET_AVX512 Outcome cut_avx512(const U* data, std::size_t size, Lane<
   const auto all = L::first(L::kWidth);
   std::size_t i = 0;
   for (; i + L::kWidth <= size; i += L::kWidth) {
+    prefetch(data + i);
     const auto bits = L::load(data + i);
     const auto stays = cut_step_512<U, order>(extremes, bits, all, limits);
     if constexpr (kOut) L::store(out + i, L::keep(stays, bits));
@@ -130,6 +131,7 @@ SECATEUR_TARGET_AVX2 Outcome cut_avx2(const U* data, std::size_t size, Lane<U> l
   std::uint64_t num_removed = 0;
   std::size_t i = 0;
   for (; i + L::kWidth <= size; i += L::kWidth) {
+    prefetch(data + i);
     const auto bits = L::load(data + i);
     const auto key = lane_key_256<L, order>(L::magnitude(bits), bits);
     const auto goes = L::less(key, limits);

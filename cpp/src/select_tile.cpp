@@ -65,6 +65,7 @@ SECATEUR_TARGET_AVX512 TileCounts<U> tile_avx512(const U* data, std::size_t size
   const auto all = L::first(L::kWidth);
   std::size_t i = 0;
   for (; i + L::kWidth <= size; i += L::kWidth) {
+    prefetch(data + i);
     step_512<U, order>(state, L::load(data + i), all, low, high);
   }
   if (i < size) {
@@ -107,6 +108,7 @@ SECATEUR_TARGET_AVX2 TileCounts<U> tile_avx2(const U* data, std::size_t size, Br
   std::size_t kept = 0;
   std::size_t i = 0;
   for (; i + L::kWidth <= size; i += L::kWidth) {
+    prefetch(data + i);
     const auto bits = L::load(data + i);
     const auto magnitude = L::magnitude(bits);
     const auto key = lane_key_256<L, order>(magnitude, bits);

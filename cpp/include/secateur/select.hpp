@@ -34,10 +34,12 @@ struct FoundCut {
 // How the search goes about it; no choice changes its answer. Tests use small numbers to reach
 // every path with little data.
 struct FindTuning {
-  std::size_t direct_limit = std::size_t{1}
-                             << 15;  // so few numbers are gathered and ranked at once
-  std::size_t sample_size = 0;       // 0: grows with the data
-  std::size_t budget_bytes = std::size_t{44} << 20;  // for candidates; the rest needs a few MB
+  // So few numbers are ranked at once, without a pass.
+  std::size_t direct_limit = 8192;
+  // 0: grows with the data.
+  std::size_t sample_size = 0;
+  // For candidates; the rest needs a few MB.
+  std::size_t budget_bytes = std::size_t{44} << 20;
 };
 
 // The cut below which exactly k of all numbers lie, in order of (key, segment, position): it names
