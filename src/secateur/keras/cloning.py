@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from secateur.keras.deferred import is_deferred, set_value
+from secateur.keras.compiling import carry_compile
+from secateur.keras.deferred import set_value
 from secateur.keras.rebuilding import rebuild
 from secateur.keras.tensors import require_built
 from secateur.keras.tracing import nodes_restored
 from secateur.keras.walk import named_variables, walk_layers
 
 if TYPE_CHECKING:
-    from secateur.keras.protocols import Model
+    from secateur.keras.protocols import Model, Variable
 
 
 def clone_model(model: Model, *, input_spec: Any = None) -> Model:
@@ -22,7 +23,8 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
 
     A functional or sequential model comes back as its own kind. A subclassed one is traced by calling
     it on symbolic inputs and comes back as a functional model; custom layers without a working config
-    are replaced by the layers they are made of. The copy is not compiled, see `carry_compile`.
+    are replaced by the layers they are made of. A compiled model's copy is compiled, see
+    `carry_compile`.
 
     Where the backend can, original and copy share the memory of a weight until one of them is changed.
 
@@ -45,10 +47,13 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
     with nodes_restored(model):
         rebuilt = rebuild(model, input_spec)
         _copy_trainable(rebuilt.graph, rebuilt.skeleton)
-    rebuilt.skeleton._trainable = model.trainable
-    _copy_values(rebuilt.graph, rebuilt.skeleton)
-    finish_loading(rebuilt.skeleton)
-    _copy_assets(rebuilt.graph, rebuilt.skeleton)
+    skeleton: Any = rebuilt.skeleton
+    skeleton._trainable = model.trainable
+    skeleton.dtype_policy = model.dtype_policy
+    pairs = _copy_values(rebuilt.graph, skeleton)
+    finish_loading(skeleton)
+    _copy_assets(rebuilt.graph, skeleton)
+    carry_compile(model, skeleton, pairs)
     return rebuilt.skeleton
 
 
@@ -67,21 +72,29 @@ def keeps_assets(layer: Any) -> bool:
 
 def _copy_trainable(graph: Model, skeleton: Model) -> None:
     for old, new in zip(walk_layers(graph), walk_layers(skeleton), strict=True):
-        new.layer._trainable = old.layer.trainable
+        layer: Any = new.layer
+        # The setter would change all layers inside as well.
+        layer._trainable = old.layer.trainable
     pairs = zip(named_variables(graph), named_variables(skeleton), strict=True)
     for before, after in pairs:
         after.variable.trainable = before.variable.trainable
 
 
-def _copy_values(graph: Model, skeleton: Model) -> None:
-    values = {named.name: named.variable.value for named in named_variables(graph)}
-    for named in named_variables(skeleton):
-        set_value(named.variable, values[named.name])
+def _copy_values(graph: Model, skeleton: Model) -> dict[int, Variable]:
+    """Copy all values; the copies of the graph's variables by the ids of those."""
+    copies = {named.name: named.variable for named in named_variables(skeleton)}
+    pairs = {}
+    for named in named_variables(graph):
+        set_value(copies[named.name], named.variable.value)
+        pairs[id(named.variable)] = copies[named.name]
+    return pairs
 
 
 def _copy_assets(graph: Model, skeleton: Model) -> None:
     for old, new in zip(walk_layers(graph), walk_layers(skeleton), strict=True):
-        if keeps_assets(old.layer):
+        before: Any = old.layer
+        after: Any = new.layer
+        if keeps_assets(before):
             with tempfile.TemporaryDirectory() as folder:
-                old.layer.save_assets(folder)
-                new.layer.load_assets(folder)
+                before.save_assets(folder)
+                after.load_assets(folder)

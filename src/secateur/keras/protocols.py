@@ -51,6 +51,7 @@ class Model(Layer, Protocol):
 
     compiled: bool
     optimizer: Any
+    _compile_config: Any
 
     @property
     def inputs(self) -> Sequence[Any]: ...

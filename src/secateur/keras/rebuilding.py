@@ -162,6 +162,8 @@ def _copy_graph(graph: Any, copies: dict[int, Any]) -> Any:
         )
         kind = type(graph) if functional_like_constructor(type(graph)) else keras.Model
         copied = kind(inputs, outputs, name=graph.name)
+    # Not part of a graph's config: it took the global policy of the time it was made.
+    copied.dtype_policy = graph.dtype_policy
     return copied
 
 

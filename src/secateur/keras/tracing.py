@@ -109,19 +109,20 @@ def nodes_restored(model: Model) -> Iterator[None]:
             nodes[:] = before
 
 
-def _call(model: Any, inputs: Any, training: bool | None) -> Any:
+def _call(model: Model, inputs: Any, training: bool | None) -> Model:
     parameters = inspect.signature(model.call).parameters
     flags = {"training": training} if "training" in parameters else {}
     try:
         with constants_anchored(model, inputs):
             outputs = model.call(inputs, **flags)
-        return keras.Model(inputs, outputs, name=model.name)
+        graph: Model = keras.Model(inputs, outputs, name=model.name)
     except Exception as error:
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) cannot be traced: call() on symbolic inputs "
             f"fails with {type(error).__name__}: {_first_line(error)}. It must be made of Keras layers "
             "and keras.ops; or use inplace=True, which needs no tracing."
         ) from error
+    return graph
 
 
 def _first_line(error: Exception) -> str:

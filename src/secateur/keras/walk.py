@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import keras
 
 if TYPE_CHECKING:
-    from secateur.keras.protocols import Layer, Model, Variable
+    from secateur.keras.protocols import Layer, Variable
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def is_graph(layer: object) -> bool:
     return isinstance(layer, (keras.Sequential, keras.Function))
 
 
-def walk_layers(model: Model) -> Iterator[Place]:
+def walk_layers(model: Layer) -> Iterator[Place]:
     """Every layer below and including `model`, once each, parents first."""
     seen: set[int] = {id(model)}
     pending = [Place("", model, ())]
@@ -75,7 +75,7 @@ def walk_layers(model: Model) -> Iterator[Place]:
             pending.append(Place(path, layer, parents))
 
 
-def named_variables(model: Model) -> list[NamedVariable]:
+def named_variables(model: Layer) -> list[NamedVariable]:
     """Every variable of a model, trainable or not, seed generators included, once each.
 
     Example:
