@@ -63,9 +63,9 @@ class CutStatistics(NamedTuple):
 def find_cut(arrays: Sequence[Array], k: int, order: Order = "magnitude") -> Cut:
     """Find the cut below which exactly `k` numbers of all `arrays` together lie.
 
-    The cut names the first number that stays; of equals the one that stands earlier goes first. Its
-    segment and position are 0 unless some of the numbers that tie with it go. Costs little more than
-    one read of the arrays, and less than 64 MB of memory for 1e9 float32.
+    The cut names the first number that stays; of equals the one that stands earlier goes first.
+    Its segment and position are 0 unless some of the numbers that tie with it go. Costs little more
+    than one read of the arrays, and less than 64 MB of memory for 1e9 float32.
 
     Args:
         arrays: C-contiguous arrays of one dtype (float16, bfloat16, float32, float64), any shapes.

@@ -17,8 +17,8 @@ def keys_of(array: Array, order: Order) -> Array:
     magnitude: Array = bits % 2 ** (num_bits - 1)
     if order == "magnitude":
         return magnitude
-    signed: Array = np.where(bits == magnitude, magnitude, -magnitude)
-    return signed + 2 ** (num_bits - 1)
+    keys: Array = 2 ** (num_bits - 1) + np.where(bits == magnitude, magnitude, -magnitude)
+    return keys
 
 
 def find_cut(arrays: Sequence[Array], k: int, order: Order = "magnitude") -> Cut:
