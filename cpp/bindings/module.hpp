@@ -6,5 +6,7 @@
 namespace secateur::bindings {
 
 void bind_runtime(pybind11::module_& module);
+void bind_sparse(pybind11::module_& module);
+void bind_packing(pybind11::module_& module);
 
 }  // namespace secateur::bindings
