@@ -1,7 +1,7 @@
 """Packing of arrays with many zeros, by bits, and its reversal.
 
-A number is dropped only if all its bits are 0: -0.0 and the payloads of NaNs survive. Items of 1, 2, 4
-and 8 bytes of any dtype; arrays are C-contiguous and read flat.
+A number is dropped only if all its bits are 0: -0.0 and the payloads of NaNs survive. Items of 1,
+2, 4 and 8 bytes of any dtype; arrays are C-contiguous and read flat.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def raw_view(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.itemsize not in (1, 2, 4, 8) or not array.flags.c_contiguous:
         raise InvalidArgumentError(
             "Kernels take C-contiguous arrays with items of 1, 2, 4 or 8 bytes, got dtype "
-            f"{array.dtype} and strides {array.strides}; np.ascontiguousarray makes a copy that fits."
+            f"{array.dtype} and strides {array.strides}; numpy.ascontiguousarray makes a copy "
+            "that fits."
         )
     return array.reshape(-1).view(f"u{array.dtype.itemsize}")
 
@@ -110,9 +111,7 @@ def bitmask_offsets(bits: NDArray[np.uint8], num_values: int, size: int) -> NDAr
     return offsets
 
 
-def bitmask_unpack(
-    bits: NDArray[np.uint8], values: NDArray[Any], size: int
-) -> NDArray[Any]:
+def bitmask_unpack(bits: NDArray[np.uint8], values: NDArray[Any], size: int) -> NDArray[Any]:
     """The flat array of `size` elements that `bitmask_pack` took apart.
 
     Raises:
@@ -153,9 +152,7 @@ def csr16_pack(
     return np.diff(table).astype(np.uint32), positions, values.view(array.dtype)
 
 
-def csr16_offsets(
-    counts: NDArray[np.uint32], num_values: int, size: int
-) -> NDArray[np.uint64]:
+def csr16_offsets(counts: NDArray[np.uint32], num_values: int, size: int) -> NDArray[np.uint64]:
     """The running totals of counts that came from outside.
 
     Raises:
@@ -194,8 +191,8 @@ def csr16_unpack(
     """The flat array of `size` elements that `csr16_pack` took apart.
 
     Raises:
-        InvalidArgumentError: The three do not fit each other or the size, or positions of a chunk do
-            not strictly increase inside it.
+        InvalidArgumentError: The three do not fit each other or the size, or positions of a chunk
+            do not strictly increase inside it.
 
     Example:
         >>> one, two = np.array([2], np.uint32), np.array([1, 3], np.uint16)

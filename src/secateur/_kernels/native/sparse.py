@@ -13,7 +13,7 @@ from secateur.errors import InvalidArgumentError
 
 _FAULTS = {
     1: "indptr must start at 0, never decrease and end at most at the number of indices",
-    2: "the indices of a row must strictly increase and be at least 0 and below the number of columns",
+    2: "the indices of a row must strictly increase, be at least 0 and below the number of columns",
 }
 
 
@@ -48,9 +48,10 @@ def dense_to_csr(
     raw = _raw_matrix(matrix)
     offsets = nonzero_offsets(matrix, by_value=True)
     count = int(offsets[-1])
-    chosen = index_dtype(*matrix.shape, count) if index is None else np.dtype(index)
+    rows, cols = matrix.shape
+    chosen = index_dtype(rows, cols, count) if index is None else np.dtype(index)
     values = np.empty(count, raw.dtype)
-    indices, indptr = np.empty(count, chosen), np.empty(matrix.shape[0] + 1, chosen)
+    indices, indptr = np.empty(count, chosen), np.empty(rows + 1, chosen)
     kernel = _core.dense_to_csr32 if chosen.itemsize == 4 else _core.dense_to_csr64
     kernel(raw, offsets, values, indices, indptr)
     return values.view(matrix.dtype), indices, indptr
@@ -70,8 +71,8 @@ def csr_to_dense(
         indices: Columns, int32 or int64, shape (entries,).
         indptr: Starts of the rows, of the same dtype, shape (rows + 1,).
         shape: (rows, cols).
-        out: Where to write, of that shape and data's dtype, C-contiguous. Writing to memory in use is
-            about twice as fast as to new memory. After an error its content is undefined.
+        out: Where to write, of that shape and data's dtype, C-contiguous. Writing to memory in use
+            is about twice as fast as to new memory. After an error its content is undefined.
 
     Raises:
         InvalidArgumentError: indptr or indices are out of range or out of order.

@@ -27,9 +27,7 @@ def bitmask_pack(array: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return np.packbits(kept, bitorder="little"), array.reshape(-1)[kept]
 
 
-def bitmask_unpack(
-    bits: NDArray[np.uint8], values: NDArray[Any], size: int
-) -> NDArray[Any]:
+def bitmask_unpack(bits: NDArray[np.uint8], values: NDArray[Any], size: int) -> NDArray[Any]:
     """The flat array."""
     out = np.zeros(size, values.dtype)
     out[np.unpackbits(bits, count=size, bitorder="little").astype(bool)] = values
