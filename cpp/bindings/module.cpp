@@ -5,4 +5,6 @@ PYBIND11_MODULE(_core, module) {
   secateur::bindings::bind_runtime(module);
   secateur::bindings::bind_saliency(module);
   secateur::bindings::bind_select(module);
+  secateur::bindings::bind_sparse(module);
+  secateur::bindings::bind_packing(module);
 }

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PACKING_CHUNK: int
 
-# runtime
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...
 def simd() -> str: ...
@@ -59,3 +59,73 @@ def apply_mask(
     values: NDArray[Any], mask: NDArray[np.uint8], out: NDArray[Any], dtype: int
 ) -> None: ...
 def read_pass(array: NDArray[Any]) -> int: ...
+def nonzero_offsets(array: NDArray[Any], by_value: bool, offsets: NDArray[Any]) -> int: ...
+def bitmask_pack(
+    array: NDArray[Any], offsets: NDArray[Any], bits: NDArray[Any], values: NDArray[Any]
+) -> None: ...
+def bitmask_offsets(bits: NDArray[Any], size: int, offsets: NDArray[Any]) -> bool: ...
+def bitmask_unpack(
+    bits: NDArray[Any], offsets: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+) -> None: ...
+def csr16_pack(
+    array: NDArray[Any], offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any]
+) -> None: ...
+def csr16_unpack(
+    offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+) -> bool: ...
+def bitmask_to_csr32(
+    bits: NDArray[Any],
+    offsets: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def bitmask_to_csr64(
+    bits: NDArray[Any],
+    offsets: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def csr16_to_csr32(
+    offsets: NDArray[Any],
+    positions: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> bool: ...
+def csr16_to_csr64(
+    offsets: NDArray[Any],
+    positions: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> bool: ...
+def dense_to_csr32(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def dense_to_csr64(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def csr_to_dense32(
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    out: NDArray[Any],
+    zeros: bool,
+) -> int: ...
+def csr_to_dense64(
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    out: NDArray[Any],
+    zeros: bool,
+) -> int: ...
