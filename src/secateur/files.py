@@ -9,9 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from secateur.errors import ArgumentTypeError
+from secateur.errors import MissingDependencyError
 from secateur.pruning import Pruned
-from secateur.sparse import to_dense
 from secateur.storage import load_arrays, read_header, save_arrays
 
 _KERAS_CONFIG = "keras_config"
@@ -34,8 +33,8 @@ def save(path: str | os.PathLike[str], what: Any) -> None:
         OSError: The file cannot be written.
 
     Example:
-        >>> import numpy as np, tempfile, pathlib
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "arrays.safetensors")
+        >>> import numpy as np
+        >>> path = getfixture("tmp_path") / "arrays.safetensors"
         >>> save(path, {"w": np.array([0, 0, 1.5], np.float32)})
         >>> load(path)
         {'w': array([0. , 0. , 1.5], dtype=float32)}
@@ -45,16 +44,9 @@ def save(path: str | os.PathLike[str], what: Any) -> None:
     if isinstance(what, (list, tuple)):
         what = {str(index): array for index, array in enumerate(what)}
     if isinstance(what, Mapping):
-        save_arrays(path, {str(name): _dense(array) for name, array in what.items()})
+        save_arrays(path, {str(name): array for name, array in what.items()})
         return
-    model = getattr(what, "model", what)
-    if not hasattr(model, "get_config") or not hasattr(model, "weights"):
-        raise ArgumentTypeError(
-            f"save takes the result of prune, a Keras model or arrays, got {type(what).__name__}."
-        )
-    from secateur.keras.files import model_to_file_parts
-
-    config, arrays = model_to_file_parts(model)
+    config, arrays = _keras_files().model_to_file_parts(getattr(what, "model", what))
     save_arrays(path, arrays, metadata={_KERAS_CONFIG: config})
 
 
@@ -81,12 +73,15 @@ def load(
         MissingDependencyError: The file holds a model and Keras is not installed.
     """
     header = read_header(path)
-    arrays = load_arrays(path, dense=True, max_bytes=max_bytes)
-    if _KERAS_CONFIG not in header.metadata:
-        return arrays
-    from secateur.keras.files import model_from_file_parts
 
-    return model_from_file_parts(header.metadata[_KERAS_CONFIG], arrays, custom_objects)
+    def read_all() -> dict[str, Any]:
+        return load_arrays(path, dense=True, max_bytes=max_bytes)
+
+    if _KERAS_CONFIG not in header.metadata:
+        return read_all()
+    shapes = {info.name: (info.shape, info.dtype.name) for info in header.tensors}
+    config = header.metadata[_KERAS_CONFIG]
+    return _keras_files().model_from_file_parts(config, shapes, read_all, custom_objects)
 
 
 def holds_model(path: str | os.PathLike[str]) -> bool:
@@ -94,5 +89,14 @@ def holds_model(path: str | os.PathLike[str]) -> bool:
     return _KERAS_CONFIG in read_header(path).metadata
 
 
-def _dense(array: Any) -> Any:
-    return to_dense(array) if hasattr(array, "tocsr") else array
+def _keras_files() -> Any:
+    try:
+        from secateur.keras import files
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("keras", "tensorflow"):
+            raise
+        raise MissingDependencyError(
+            f"A Keras model needs Keras, and {error.name} is not installed; "
+            "install it with: pip install 'secateur[tensorflow]'"
+        ) from error
+    return files

@@ -29,7 +29,7 @@ def inspect(options: Namespace) -> None:
             row["name"],
             "x".join(map(str, row["shape"])) or "()",
             row["dtype"],
-            f"{row['sparsity']:.1%}",
+            "-" if row["sparsity"] is None else f"{row['sparsity']:.1%}",
             "yes" if row["default"] else f"no: {row['why_not']}" if row["why_not"] else "no",
             "-" if row["stored_bytes"] is None else f"{row['stored_bytes']:,}",
         )

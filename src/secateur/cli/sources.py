@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.errors import InvalidArgumentError
 from secateur.files import holds_model, load, save
-from secateur.storage import read_header, save_plain
+from secateur.storage import TensorInfo, load_arrays, read_header, save_plain
 
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -79,13 +79,7 @@ def unpack(source: Path, output: Path) -> None:
         raise InvalidArgumentError(
             f"Cannot tell what {output} is to be; name it .keras (a model) or .safetensors (arrays)."
         )
-    save_plain(output, _all_arrays(source))
-
-
-def _all_arrays(source: Path) -> dict[str, Any]:
-    from secateur.storage import load_arrays
-
-    return load_arrays(source, dense=True)
+    save_plain(output, load_arrays(source, dense=True))
 
 
 def describe(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -97,7 +91,7 @@ def describe(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
     if not path.exists():
         raise InvalidArgumentError(f"There is no file {path}.")
     if not is_keras_file(path) and not holds_model(path):
-        rows = [_array_row(name, entry) for name, entry in read_header(path).tensors.items()]
+        rows = [_array_row(info) for info in read_header(path).tensors]
     else:
         rows = _model_rows(path)
     totals = {
@@ -108,18 +102,18 @@ def describe(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
     return rows, totals
 
 
-def _array_row(name: str, entry: Any) -> dict[str, Any]:
-    size = int(np.prod(entry.shape))
+def _array_row(info: TensorInfo) -> dict[str, Any]:
+    known = info.nonzeros is not None and info.size > 0
     return {
-        "name": name,
-        "shape": list(entry.shape),
-        "dtype": str(entry.dtype),
-        "size": size,
-        "sparsity": 1 - entry.num_nonzero / size if size else 0.0,
+        "name": info.name,
+        "shape": list(info.shape),
+        "dtype": str(info.dtype),
+        "size": info.size,
+        "sparsity": 1 - (info.nonzeros or 0) / info.size if known else None,
         "default": False,
         "why_not": "",
-        "encoding": entry.encoding,
-        "stored_bytes": entry.stored_bytes,
+        "encoding": info.encoding,
+        "stored_bytes": info.stored_bytes,
     }
 
 
@@ -128,7 +122,8 @@ def _model_rows(path: Path) -> list[dict[str, Any]]:
 
     model = load_model(path)
     tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
-    stored = {} if is_keras_file(path) else read_header(path).tensors
+    infos = () if is_keras_file(path) else read_header(path).tensors
+    stored = {info.name: info for info in infos}
     rows = []
     for name, array in model_arrays(model).items():
         tensor = tensors.get(name)
