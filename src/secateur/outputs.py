@@ -1,8 +1,8 @@
 """What subnetworks emit on data: statistics of outputs, streamed over batches in one pass.
 
 The output of a subnetwork is o_p = sum_q w_pq a_q where it feeds the output layer, and
-a_q = f(sum_p w_qp o_p) between hidden layers, f its activation. It is measured on calibration data, by
-mean |o| (default), root mean square, max |o| or the standard deviation. The sums are float64.
+a_q = f(sum_p w_qp o_p) between hidden layers, f its activation. It is measured on calibration
+data, by mean |o| (default), root mean square, max |o| or standard deviation. The sums are float64.
 Variances come from deviations about a sample of the same unit, merged over blocks by Chan, Golub &
 LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979), so a
 large constant output has a deviation of zero, not of what is left of two large squares.
@@ -32,8 +32,8 @@ _TILE_ELEMENTS = 96 * 1024
 class OutputStatistics:
     """Statistics of the outputs of `units` subnetworks, one pass, any number of batches.
 
-    With `dim`, a unit emits a vector (an attention head: `(..., heads, dim)`). Its |o| is the l2 norm
-    of that vector; std is the root of the mean squared distance from the mean vector, so it is zero
+    With `dim`, a unit emits a vector (an attention head: `(..., heads, dim)`): |o| is that
+    vector's l2 norm; std is the root of the mean squared distance from the mean vector, so it is zero
     exactly where the vector never changes; `mean` is the mean vector.
 
     Every leading axis counts as samples: an element (batch, time) is one position.
@@ -226,7 +226,7 @@ class OutputStatistics:
 
 
 class _Moments:
-    """Count, mean, squared deviation, sum and maximum of |o| per column; merges by Chan's formula."""
+    """Count, mean, squared deviation, sum and maximum of |o| per column; merged by Chan's rule."""
 
     def __init__(self, units: int) -> None:
         self.units = units
