@@ -18,8 +18,8 @@ from secateur.signature import Batch, InputSignature, describe
 
 ENOUGH_SAMPLES = 32
 _TEXT = (
-    "holds text or objects, and the model takes numbers; tokenise text first, with the tokenizer or "
-    "TextVectorization that the model was trained with, and pass the token ids."
+    "holds text or objects, and the model takes numbers; tokenise text first, with the tokenizer "
+    "or TextVectorization that the model was trained with, and pass the token ids."
 )
 # A generator is read once and kept in memory: so many samples, unless told otherwise.
 GENERATOR_SAMPLES = 4096

@@ -32,9 +32,9 @@ _TILE_ELEMENTS = 96 * 1024
 class OutputStatistics:
     """Statistics of the outputs of `units` subnetworks, one pass, any number of batches.
 
-    With `dim`, a unit emits a vector (an attention head: `(..., heads, dim)`): |o| is that
-    vector's l2 norm; std is the root of the mean squared distance from the mean vector, so it is zero
-    exactly where the vector never changes; `mean` is the mean vector.
+    With `dim`, a unit emits a vector (an attention head: `(..., heads, dim)`): |o| is that vector's
+    l2 norm; std is the root of the mean squared distance from the mean vector, so it is zero just
+    where the vector never changes; `mean` is the mean vector.
 
     Every leading axis counts as samples: an element (batch, time) is one position.
 
@@ -75,7 +75,7 @@ class OutputStatistics:
             InvalidArgumentError: Nothing has been counted yet.
         """
         self._require_samples()
-        mean = self._columns.mean.copy()
+        mean = self._columns.mean
         return mean if self.dim is None else mean.reshape(self.units, self.dim)
 
     def measure(self, name: Measure = "mean") -> Float64:
@@ -226,25 +226,35 @@ class OutputStatistics:
 
 
 class _Moments:
-    """Count, mean, squared deviation, sum and maximum of |o| per column; merged by Chan's rule."""
+    """Count, mean, squared deviation, sum and maximum of |o| per column; merged by Chan's rule.
+
+    The mean is kept as an offset from a sample: as one number it would lose what small differences
+    between the means of large outputs tell of their deviation.
+    """
 
     def __init__(self, units: int) -> None:
         self.units = units
         self.count = 0
-        self.mean = np.zeros(units)
+        self.shift: Float64 = np.zeros(units)
+        self.offset: Float64 = np.zeros(units)
         self.square_deviation = np.zeros(units)
         self.abs_sum = np.zeros(units)
         self.largest = np.zeros(units)
 
+    @property
+    def mean(self) -> Float64:
+        return self.shift + self.offset
+
     def merge(self, other: _Moments) -> None:
         if not other.count:
             return
+        if not self.count:
+            self.shift = other.shift
         total = self.count + other.count
-        # In units of the total first: the product of two counts can pass 2^53.
         share = other.count / total
-        delta = other.mean - self.mean
+        delta = (other.shift - self.shift) + (other.offset - self.offset)
         self.square_deviation += other.square_deviation + delta * delta * (self.count * share)
-        self.mean = self.mean + delta * share if self.count else other.mean.copy()
+        self.offset = self.offset + delta * share
         self.abs_sum += other.abs_sum
         np.maximum(self.largest, other.largest, out=self.largest)
         self.count = total
@@ -285,7 +295,7 @@ class _BlockSums:
         moments = _Moments(self.units)
         if self.count:
             moments.count = self.count
-            moments.mean = self.shift + self.dev_sum / self.count
+            moments.shift, moments.offset = self.shift, self.dev_sum / self.count
             moments.square_deviation = np.maximum(
                 self.dev_square - self.dev_sum**2 / self.count, 0.0
             )

@@ -83,7 +83,7 @@ def test_empty_batches_count_nothing():
     [
         (np.ones((3, 4), np.int32), {}, ArgumentTypeError, "int32"),
         (np.ones((3, 5)), {}, InvalidArgumentError, r"expected \(..., 4\)"),
-        (np.float32(1), {}, ArgumentTypeError, "NumPy array"),
+        (np.float32(1), {}, InvalidArgumentError, r"shape \(\)"),
         (np.ones((3, 4)), {"mask": np.ones(3)}, ArgumentTypeError, "boolean"),
         (np.ones((3, 4)), {"mask": np.ones(4, bool)}, InvalidArgumentError, r"\(3,\)"),
         (np.ones((3, 4)), {"activation": "softmax"}, InvalidArgumentError, "post-activation"),

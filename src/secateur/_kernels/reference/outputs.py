@@ -6,15 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import erf, expit
 
 from secateur.activations import ActivationLike, parse_activation
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
 
 
 def _low(x: Array) -> Array:
@@ -26,13 +22,13 @@ _FORMULAS: dict[str, Callable[[Array, float, float], Array]] = {
     "linear": lambda x, _slope, _ceiling: x,
     "relu": lambda x, slope, ceiling: np.where(x > 0, np.minimum(x, ceiling), slope * x),
     "tanh": lambda x, _slope, _ceiling: np.tanh(x),
-    "sigmoid": lambda x, _slope, _ceiling: _sigmoid(x),
+    "sigmoid": lambda x, _slope, _ceiling: expit(x),
     "hard_sigmoid": lambda x, _slope, _ceiling: np.clip(x + 3, 0, 6) / 6,
-    "silu": lambda x, _slope, _ceiling: x * _sigmoid(x),
+    "silu": lambda x, _slope, _ceiling: x * expit(x),
     "hard_silu": lambda x, _slope, _ceiling: x * np.clip(x + 3, 0, 6) / 6,
     "gelu": lambda x, _slope, _ceiling: 0.5 * x * (1 + erf(x / np.sqrt(2))),
     "gelu_tanh": lambda x, _slope, _ceiling: (
-        0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        x * expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
     ),
     "elu": lambda x, slope, _ceiling: np.where(x > 0, x, slope * _low(x)),
     "selu": lambda x, _slope, _ceiling: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * _low(x)),
