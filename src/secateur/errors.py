@@ -47,3 +47,7 @@ class SecateurWarning(UserWarning):
 
 class TargetNotReachedWarning(SecateurWarning):
     """Less was removed than was asked for; the message says how much, where and why."""
+
+
+class CalibrationWarning(SecateurWarning):
+    """Calibration data is thin, or was not read to its end; the message says how far."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from secateur.selection import Norm, Ranked, Scope
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
 
-Selectors = Selector | Iterable[Selector] | None
+Selectors: TypeAlias = "Selector | Iterable[Selector] | None"
 
 
 @dataclass(frozen=True)
