@@ -33,3 +33,15 @@ def block_scores(
     l1: bool,
     scores: NDArray[Any],
 ) -> bool: ...
+def nm_mask(
+    matrix: NDArray[Any],
+    dtype: int,
+    transposed: bool,
+    n: int,
+    m: int,
+    by_value: bool,
+    mask: NDArray[Any],
+) -> bool: ...
+def expand_blocks(
+    blocks: NDArray[Any], transposed: bool, rows: int, cols: int, mask: NDArray[Any]
+) -> None: ...
