@@ -9,7 +9,7 @@ namespace secateur {
 namespace {
 
 constexpr std::size_t kSegment = 512;     // elements widened at a time
-constexpr std::size_t kTileBlocks = 128;  // blocks along the inner axis per tile
+constexpr std::size_t kTileBlocks = 512;  // blocks along the inner axis per tile
 constexpr std::size_t kTileInner =
     2048;  // elements along the inner axis per tile, one block at least
 constexpr std::size_t kTransposedBands = 16;  // a cache line of float32 scores is written at once
@@ -24,7 +24,7 @@ struct Tile {
   Norm norm;
   bool transposed;
   typename Format::Score* scores;
-  std::size_t score_band_stride, score_block_stride;
+  std::size_t score_stride;  // between blocks, if transposed; the bands of a block are neighbours
 };
 
 template <class Format>
@@ -112,8 +112,14 @@ struct ScoreTile {
                                                   std::size_t rows, double* sums) {
     double terms[kSegment];
     for (std::size_t r = 0; r < rows; ++r) {
-      double column[kTileBlocks] = {};
       const Bits* row = band + r * tile.stride;
+      if (tile.block_size == 1) {
+        for (std::size_t block = 0; block < tile.blocks; ++block) {
+          sums[block] += term<kNorm>(row[block]);
+        }
+        continue;
+      }
+      double column[kTileBlocks] = {};
       for (std::size_t start = 0; start < tile.cols; start += kSegment) {
         const std::size_t size = std::min(kSegment, tile.cols - start);
         for (std::size_t i = 0; i < size; ++i) terms[i] = term<kNorm>(row[start + i]);
@@ -125,30 +131,49 @@ struct ScoreTile {
 
   template <Norm kNorm>
   static SECATEUR_INLINE bool score(const Tile<Format>& tile) {
-    double sums[kTransposedBands][kTileBlocks] = {};
+    Score scores[kTransposedBands][kTileBlocks];
+    bool finite = true;
     for (std::size_t b = 0; b < tile.bands; ++b) {
+      double sums[kTileBlocks] = {};
       const Bits* band = tile.data + b * tile.band_size * tile.stride;
       const std::size_t rows = std::min(tile.band_size, tile.rows - b * tile.band_size);
       if (tile.transposed) {
-        sum_transposed_band<kNorm>(tile, band, rows, sums[b]);
+        sum_transposed_band<kNorm>(tile, band, rows, sums);
       } else {
-        sum_band<kNorm>(tile, band, rows, sums[b]);
+        sum_band<kNorm>(tile, band, rows, sums);
       }
-      if constexpr (kNorm == Norm::l2) {
-        for (std::size_t block = 0; block < kTileBlocks; ++block) {
-          sums[b][block] = std::sqrt(sums[b][block]);
-        }
-      }
+      Score* out = tile.transposed ? scores[b] : tile.scores;
+      finite &= store<kNorm>(sums, tile.blocks, out);
     }
-    bool finite = true;
-    for (std::size_t block = 0; block < tile.blocks; ++block) {
-      for (std::size_t b = 0; b < tile.bands; ++b) {
-        const auto value = static_cast<Score>(sums[b][block]);
-        finite &= std::isfinite(value);
-        tile.scores[b * tile.score_band_stride + block * tile.score_block_stride] = value;
-      }
+    if (!tile.transposed) return finite;
+    // A fixed number of bands writes whole cache lines.
+    if (tile.bands == kTransposedBands) {
+      transpose(scores, tile, kTransposedBands);
+    } else {
+      transpose(scores, tile, tile.bands);
     }
     return finite;
+  }
+
+  static SECATEUR_INLINE void transpose(const Score (*scores)[kTileBlocks],
+                                        const Tile<Format>& tile, std::size_t bands) {
+    for (std::size_t block = 0; block < tile.blocks; ++block) {
+      Score* out = tile.scores + block * tile.score_stride;
+      for (std::size_t b = 0; b < bands; ++b) out[b] = scores[b][block];
+    }
+  }
+
+  template <Norm kNorm>
+  static SECATEUR_INLINE bool store(const double* sums, std::size_t size, Score* out) {
+    using Result = std::conditional_t<sizeof(Score) == 4, Float32, Float64>;
+    typename Result::Bits largest = 0;  // scores are not negative: their bits order like they do
+    for (std::size_t i = 0; i < size; ++i) {
+      out[i] = static_cast<Score>(kNorm == Norm::l2 ? std::sqrt(sums[i]) : sums[i]);
+      const auto bits = std::bit_cast<typename Result::Bits>(out[i]);
+      largest =
+          std::max<typename Result::Bits>(largest, bits & kMagnitudeBits<typename Result::Bits>);
+    }
+    return largest < Result::infinity;
   }
 
   static SECATEUR_INLINE bool run(const Tile<Format>& tile) {
@@ -166,8 +191,6 @@ bool block_scores_as(const Matrix& matrix, bool transposed, BlockShape block, No
   if (bands == 0 || blocks == 0) return true;
   const std::size_t band_step = transposed ? kTransposedBands : 1;
   const std::size_t block_step = std::clamp<std::size_t>(kTileInner / block.inner, 1, kTileBlocks);
-  const std::size_t band_stride = transposed ? 1 : blocks;
-  const std::size_t block_stride = transposed ? bands : 1;
   const std::size_t tiles_across = ceil_div(blocks, block_step);
   const std::size_t tile_elements = std::min(matrix.outer, band_step * block.outer) *
                                     std::min(matrix.inner, block_step * block.inner);
@@ -181,19 +204,19 @@ bool block_scores_as(const Matrix& matrix, bool transposed, BlockShape block, No
                      const std::size_t row = band * block.outer;
                      const std::size_t col = first * block.inner;
                      const std::size_t num_blocks = std::min(block_step, blocks - first);
-                     const Tile<Format> tile{data + row * matrix.inner + col,
-                                             matrix.inner,
-                                             std::min(band_step, bands - band),
-                                             block.outer,
-                                             matrix.outer - row,
-                                             num_blocks,
-                                             block.inner,
-                                             std::min(matrix.inner - col, num_blocks * block.inner),
-                                             norm,
-                                             transposed,
-                                             out + band * band_stride + first * block_stride,
-                                             band_stride,
-                                             block_stride};
+                     const Tile<Format> tile{
+                         data + row * matrix.inner + col,
+                         matrix.inner,
+                         std::min(band_step, bands - band),
+                         block.outer,
+                         matrix.outer - row,
+                         num_blocks,
+                         block.inner,
+                         std::min(matrix.inner - col, num_blocks * block.inner),
+                         norm,
+                         transposed,
+                         out + (transposed ? first * bands + band : band * blocks + first),
+                         bands};
                      if (!score(tile)) finite = false;
                    }
                  });

@@ -129,3 +129,15 @@ def csr_to_dense64(
     out: NDArray[Any],
     zeros: bool,
 ) -> int: ...
+def nm_mask(
+    matrix: NDArray[Any],
+    dtype: int,
+    transposed: bool,
+    n: int,
+    m: int,
+    by_value: bool,
+    mask: NDArray[Any],
+) -> bool: ...
+def expand_blocks(
+    blocks: NDArray[Any], transposed: bool, rows: int, cols: int, mask: NDArray[Any]
+) -> None: ...
