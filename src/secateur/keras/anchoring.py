@@ -1,9 +1,9 @@
 """Keeping layers that are called on constants in a traced graph.
 
-A position embedding is called on `ops.arange(length)`, which is no symbolic tensor: Keras would look the
-rows up at once, and the graph would hold them as a constant in place of the layer. While a model is
-traced, such constants are tied to its first input, by adding zero times that input, so that the call is
-recorded like any other.
+A position embedding is called on `ops.arange(length)`, which is no symbolic tensor: Keras would
+look the rows up at once, and the graph would hold them as a constant in place of the layer. While a
+model is traced, such constants are tied to its first input, by adding zero times that input, so
+that the call is recorded like any other.
 """
 
 from __future__ import annotations

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 def clone_model(model: Model, *, input_spec: Any = None) -> Model:
     """Copy a model: new layers of the same names and settings, with bit-equal weights.
 
-    A functional or sequential model comes back as its own kind. A subclassed one is traced by calling
-    it on symbolic inputs and comes back as a functional model; custom layers without a working config
-    are replaced by the layers they are made of. A compiled model's copy is compiled, see
-    `carry_compile`.
+    A functional or sequential model comes back as its own kind. A subclassed one is traced by
+    calling it on symbolic inputs and comes back as a functional model; custom layers without a
+    working config are replaced by the layers they are made of. A compiled model's copy is compiled,
+    see `carry_compile`.
 
-    Where the backend can, original and copy share the memory of a weight until one of them is changed.
+    Where the backend can, original and copy share the memory of a weight until one of them is
+    changed.
 
     Args:
         model: A built model. It is not changed.
@@ -35,7 +36,8 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
             symbolic tensor, or a list or dict of them.
 
     Raises:
-        UnsupportedModelError: The model is not built, cannot be traced, or a layer cannot be copied.
+        UnsupportedModelError: The model is not built, cannot be traced, or a layer cannot be
+            copied.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -46,7 +48,7 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
     require_built(model)
     with nodes_restored(model):
         rebuilt = rebuild(model, input_spec)
-        _copy_trainable(rebuilt.graph, rebuilt.skeleton)
+        copy_trainable(rebuilt.graph, rebuilt.skeleton)
     skeleton: Any = rebuilt.skeleton
     skeleton._trainable = model.trainable
     skeleton.dtype_policy = model.dtype_policy
@@ -70,7 +72,8 @@ def keeps_assets(layer: Any) -> bool:
     return hasattr(layer, "save_assets") and hasattr(layer, "load_assets")
 
 
-def _copy_trainable(graph: Model, skeleton: Model) -> None:
+def copy_trainable(graph: Model, skeleton: Model) -> None:
+    """Make layers and variables of a copy trainable where those of the original are."""
     for old, new in zip(walk_layers(graph), walk_layers(skeleton), strict=True):
         layer: Any = new.layer
         # The setter would change all layers inside as well.

@@ -24,18 +24,19 @@ def carry_compile(
     """Compile `target` the way `source` is, with the same optimizer state; do nothing if it is not.
 
     Optimizers and metrics are made anew from their configs, custom ones included, and so are losses
-    where they can be: one that cannot is shared, as losses keep no state. Functions and learning-rate
-    schedules are shared. Slots, step count and learning rate are copied if the optimizer has been used.
+    where they can be: one that cannot is shared, as losses keep no state. Functions and
+    learning-rate schedules are shared. Slots, step count and learning rate are copied if the
+    optimizer has been used.
 
     Args:
         source: A model, compiled or not.
         target: A copy of it.
-        counterparts: id of a variable of `source` -> the variable of `target` in its place; by default
-            variables are paired by name.
+        counterparts: id of a variable of `source` -> the variable of `target` in its place; by
+            default variables are paired by name.
 
     Raises:
-        UnsupportedModelError: A metric or the optimizer cannot be made anew, or the optimizer was used
-            on a variable that `target` lacks.
+        UnsupportedModelError: A metric or the optimizer cannot be made anew, or the optimizer was
+            used on a variable that `target` lacks.
     """
     if not source.compiled or not hasattr(source, "_compile_config"):
         return
@@ -100,7 +101,8 @@ def _made_anew(thing: Any) -> Iterator[None]:
     except Exception as error:
         raise UnsupportedModelError(
             f"{type(thing).__name__} {thing.name!r} of the compiled model cannot be copied: "
-            f"{type(error).__name__}: {error}. Give it a get_config() that returns the arguments of "
+            f"{type(error).__name__}: {error}. Give it a get_config() that returns the arguments "
+            "of "
             "__init__; or prune a model that is not compiled and compile the result."
         ) from error
 

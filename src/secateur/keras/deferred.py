@@ -1,8 +1,8 @@
 """Building a model without memory for its variables, and giving them values afterwards.
 
-Inside a `keras.StatelessScope` variables get a shape but no value. Keras keeps them in a process-wide
-list and would run their initialisers at the end of whatever scope closes next, so they are taken out
-of that list again, whatever happens.
+Inside a `keras.StatelessScope` variables get a shape but no value. Keras keeps them in a
+process-wide list and would run their initialisers at the end of whatever scope closes next, so they
+are taken out of that list again, whatever happens.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ class Deferred(list["Variable"]):
     def append(self, variable: Variable) -> None:
         """Take in a variable that Keras has just made.
 
-        The check stands here, not after the model is built, because some layers read their variables
-        while they are built, and the initialiser that answers takes the memory.
+        The check stands here, not after the model is built, because some layers read their
+        variables while they are built, and the initialiser that answers takes the memory.
         """
         self._used += prod(variable_shape(variable))
         if self._budget is not None and self._used > self._budget:
             raise FileFormatError(
-                f"The model's configuration asks for more weights than the {self._budget} numbers the "
+                f"The model's configuration asks for more weights than the {self._budget} numbers "
+                "the "
                 f"file holds; variable {variable.name!r} has shape {variable_shape(variable)}."
             )
         super().append(variable)
@@ -83,5 +84,5 @@ def set_value(variable: Variable, value: Any) -> None:
         variable.assign(value)
         return
     # The initialiser that the layer chose would fill memory only for it to be overwritten.
-    variable._initializer = lambda shape, dtype: keras.ops.convert_to_tensor(value, dtype=dtype)
+    variable._initializer = lambda _, dtype: keras.ops.convert_to_tensor(value, dtype=dtype)
     variable._deferred_initialize()

@@ -2,7 +2,8 @@
 
 A layout has one letter per axis of the array: `i` for an axis that is summed over (an input of the
 layer, or a tap of a convolution) and `o` for one that appears in the output. `*` repeats the letter
-before it as often as needed, none included. A Dense kernel is "io", a convolution's of any rank "i*o".
+before it as often as needed, none included. A Dense kernel is "io", a convolution's of any rank
+"i*o".
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class MatrixView:
         to_matrix: Takes a C-contiguous array of the weight's shape and gives the 2-D view of it.
         num_outputs: Outputs of the layer that the weight feeds. Row r of the matrix feeds output
             r % num_outputs; the matrix has a multiple of `num_outputs` rows.
-        interleaved: Empty, or why the rows are not outputs and the columns not inputs. Such a matrix
-            serves where every weight stands alone, not for n:m, blocks or whole rows.
+        interleaved: Empty, or why the rows are not outputs and the columns not inputs. Such a
+            matrix serves where every weight stands alone, not for n:m, blocks or whole rows.
     """
 
     to_matrix: Callable[[Array], Array]
@@ -50,7 +51,8 @@ def check_layout(layout: str) -> str:
     """
     if not re.fullmatch(r"[io]+(\*[io]*)?", layout):
         raise InvalidArgumentError(
-            f"A layout has one letter per axis, 'i' for inputs and 'o' for outputs, and may repeat one "
+            "A layout has one letter per axis, 'i' for inputs and 'o' for outputs, and may "
+            "repeat one "
             f"with '*', such as 'io' or 'i*o'; got {layout!r}."
         )
     return layout
@@ -80,10 +82,10 @@ def expand_layout(layout: str, rank: int) -> str:
 def view_as_matrix(layout: str, shape: tuple[int, ...]) -> MatrixView:
     """The matrix view of an array of `shape` under `layout`; nothing is ever copied.
 
-    Where inputs stand before outputs or after them, the matrix is exactly (out, in). Where inputs stand
-    on both sides, as in a transposed convolution's (kh, kw, out, in), no (out, in) view exists in two
-    dimensions; the view is then ((kh, kw, out), in), each row still feeding one output. Any other order
-    is `interleaved`.
+    Where inputs stand before outputs or after them, the matrix is exactly (out, in). Where inputs
+    stand on both sides, as in a transposed convolution's (kh, kw, out, in), no (out, in) view
+    exists in two dimensions; the view is then ((kh, kw, out), in), each row still feeding one
+    output. Any other order is `interleaved`.
 
     Args:
         layout: As described in this module.

@@ -1,4 +1,4 @@
-"""What this package asks of Keras objects: Keras ships no types, so these say what is relied upon."""
+"""What this package asks of Keras objects: Keras ships no types, so these say it."""
 
 # Keras's own pages say what these mean.
 # ruff: noqa: D102

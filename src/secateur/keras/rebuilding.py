@@ -121,8 +121,8 @@ def copying_scope(model: Layer) -> Iterator[None]:
         for place in walk_layers(model)
         if not is_stock(type(place.layer))
     }
-    # Lambdas are refused, and warned of, where configs come from outside; these come from objects in
-    # this process.
+    # Lambdas are refused, and warned of, where configs come from outside; these come from objects
+    # in this process.
     with (
         warnings.catch_warnings(),
         keras.saving.custom_object_scope(custom),
@@ -190,8 +190,10 @@ def _copy_layer(layer: Any) -> Any:
         copied = type(layer).from_config(config)
     except Exception as error:
         raise UnsupportedModelError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]} Give it a get_config() that returns the arguments of "
+            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: "
+            f"{type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]} Give it a get_config() that returns the "
+            "arguments of "
             "__init__; or use inplace=True, which copies nothing."
         ) from error
     # A config may leave these out, as that of a class whose __init__ does not take a name.
@@ -202,7 +204,7 @@ def _copy_layer(layer: Any) -> Any:
 
 
 def _accepted(layer_class: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the settings of every layer that a custom class does not take; they are set after."""
+    """Leave out those general settings that a custom class does not take; they are set after."""
     parameters = inspect.signature(layer_class.__init__).parameters
     takes_all = any(kind.kind is kind.VAR_KEYWORD for kind in parameters.values())
     if takes_all or is_stock(layer_class):
@@ -225,7 +227,8 @@ def _copy_lambda(layer: Any) -> Any:
 def _with_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
     """Put Python functions back into a config in place of their serialised form.
 
-    Keras dumps a lambda's byte code and loses what it refers to; a copy in this process can share it.
+    Keras dumps a lambda's byte code and loses what it refers to; a copy in this process can share
+    it.
     """
     for key in config:
         value = getattr(layer, key, None)
@@ -254,7 +257,8 @@ def _find_copy(graph: Any, copies: dict[int, Any], variable: Any) -> Any:
                 if before is variable:
                     return after
     raise UnsupportedModelError(
-        f"Model {graph.name!r} uses weight {variable.path!r} outside of the layer that owns it, before "
+        f"Model {graph.name!r} uses weight {variable.path!r} outside of the layer that owns it, "
+        "before "
         "that layer is called; call the layer first, or use inplace=True."
     )
 
@@ -273,7 +277,8 @@ def _check_variables(graph: Model, skeleton: Model) -> None:
         if there[0] != there[1]:
             owner = (old.get(name) or new[name]).place
             raise UnsupportedModelError(
-                f"Layer {owner.layer.name!r} ({type(owner.layer).__name__}), made anew from its config, "
+                f"Layer {owner.layer.name!r} ({type(owner.layer).__name__}), made anew from its "
+                "config, "
                 f"has {there[1]} for weight {name!r} instead of {there[0]}. Make its get_config() "
                 "return all arguments of __init__; or use inplace=True."
             )

@@ -24,7 +24,8 @@ class LayerRule:
     """What is known of the variables that a layer type owns itself.
 
     Attributes:
-        matrices: Name of a variable (or of the attribute that holds it) -> its layout, see `layouts`.
+        matrices: Name of a variable (or of the attribute that holds it) -> its layout, see
+            `layouts`.
         default: Whether the matrices are pruned unless excluded.
         why_not: Why not, where `default` is False.
         rest: What the layer's other variables are, in words; empty for a layer we know nothing of.
@@ -88,14 +89,14 @@ def register_layer(
 ) -> None:
     """Say which variables of a layer type are weight matrices; subclasses follow suit.
 
-    Only the variables that the layer owns itself are meant: layers inside it speak for themselves. A
-    later call for the same class replaces the earlier one, stock classes included.
+    Only the variables that the layer owns itself are meant: layers inside it speak for themselves.
+    A later call for the same class replaces the earlier one, stock classes included.
 
     Args:
         layer_class: The `keras.Layer` subclass.
-        matrices: Name of a variable, or of the attribute that holds it -> layout: one letter per axis,
-            `i` for inputs (summed over) and `o` for outputs, `*` repeating the letter before it; or a
-            function of the layer that returns one.
+        matrices: Name of a variable, or of the attribute that holds it -> layout: one letter per
+            axis, `i` for inputs (summed over) and `o` for outputs, `*` repeating the letter before
+            it; or a function of the layer that returns one.
         default: Whether they are pruned unless excluded, or only when named.
 
     Raises:

@@ -39,14 +39,15 @@ def select_tensors(
 ) -> tuple[WeightTensor, ...]:
     """The weights to prune: those included, or all defaults, without those excluded.
 
-    A selector is a layer, a layer type, or a string: the full name of a weight ("dense/kernel"), the
-    name or path of a layer ("dense", "block/dense"), or a case-sensitive pattern with `*`, `?`, `[`.
-    A pattern with "/" is held against weight names and layer paths, one without only against layer
-    names. A layer stands for everything inside it.
+    A selector is a layer, a layer type, or a string: the full name of a weight ("dense/kernel"),
+    the name or path of a layer ("dense", "block/dense"), or a case-sensitive pattern with `*`, `?`,
+    `[`. A pattern with "/" is held against weight names and layer paths, one without only against
+    layer names. A layer stands for everything inside it.
 
-    A layer in `include` stands for the weights in it that are pruned by default; where there are none,
-    as in an Embedding or a custom layer, for those pruned on request. Biases and normalisation go only
-    by their own name, as "dense/bias" or "*/bias"; a bare `*` after the last "/" does not name them.
+    A layer in `include` stands for the weights in it that are pruned by default; where there are
+    none, as in an Embedding or a custom layer, for those pruned on request. Biases and
+    normalisation go only by their own name, as "dense/bias" or "*/bias"; a bare `*` after the last
+    "/" does not name them.
 
     Args:
         found: What `find_tensors` returned.
@@ -76,9 +77,9 @@ def select_tensors(
 def resolve_targets(found: FoundTensors, targets: Mapping[Selector, Value]) -> dict[str, Value]:
     """Spread a mapping such as {"dense": 0.9, "conv*": 0.5} over the weights it means.
 
-    A weight's own name beats a layer, an inner layer beats the layers around it, and both beat patterns
-    and types. Two of one kind that want different values for a weight are an error, never a matter of
-    order.
+    A weight's own name beats a layer, an inner layer beats the layers around it, and both beat
+    patterns and types. Two of one kind that want different values for a weight are an error, never
+    a matter of order.
 
     Args:
         found: What `find_tensors` returned.
@@ -127,7 +128,8 @@ def _included(found: FoundTensors, selector: Selector) -> list[_Match]:
         return on_request
     names = ", ".join(match.tensor.name for match in matches)
     raise InvalidArgumentError(
-        f"{selector!r} matches only biases or normalisation, which are pruned by their own name alone; "
+        f"{selector!r} matches only biases or normalisation, which are pruned by their own name "
+        "alone; "
         f"to mean them, name one of: {names}."
     )
 

@@ -19,9 +19,9 @@ _INDEXING_OPS = frozenset({"Take", "TakeAlongAxis", "OneHot"})
 def symbolic_inputs(model: Model, input_spec: Any = None) -> Iterator[Any]:
     """Input structures to try a model's `call` with, the most general one first.
 
-    A batch of any size is always let in. Of float inputs all sizes but the last are left open first, of
-    integer inputs all, since sequences vary in length; then the sizes that the model was built with are
-    tried.
+    A batch of any size is always let in. Of float inputs all sizes but the last are left open
+    first, of integer inputs all, since sequences vary in length; then the sizes that the model was
+    built with are tried.
 
     Args:
         model: A built model.
@@ -42,14 +42,14 @@ def integer_inputs(graph: Model) -> list[bool]:
     """For each input of a functional model, whether it is used as indices or token ids.
 
     Raises:
-        UnsupportedModelError: An input goes into a layer that looks numbers up, and it cannot be seen
-            whether it is that input.
+        UnsupportedModelError: An input goes into a layer that looks numbers up, and it cannot be
+            seen whether it is that input.
     """
     return [_is_index(graph, tensor) for tensor in graph.inputs]
 
 
 def map_shapes(function: Callable[[tuple[int | None, ...], str | None], Any], shapes: Any) -> Any:
-    """Apply `function(shape, key)` to every shape in a nested structure; keys are those of dicts."""
+    """Apply `function(shape, key)` to every shape in a nested structure; keys are of dicts."""
 
     def visit(node: Any, key: str | None) -> Any:
         if isinstance(node, Mapping):
@@ -65,7 +65,8 @@ def _from_build(model: Any) -> Iterator[Any]:
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes or len(shapes) != 1 or next(iter(shapes.values())) is None:
         raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) has to be traced, but it is not recorded "
+            f"Model {model.name!r} ({type(model).__name__}) has to be traced, but it is not "
+            "recorded "
             "what inputs it was built with; pass input_spec=, such as one batch of data."
         )
     shape = next(iter(shapes.values()))

@@ -31,8 +31,8 @@ class WeightTensor:
         layer: The layer that owns it.
         variable: The `keras.Variable`.
         role: What it is to its layer: the variable's name for weight matrices ("kernel",
-            "recurrent_kernel", "depthwise_kernel", ...) and custom weights, else "embedding", "bias",
-            "normalisation" or "other".
+            "recurrent_kernel", "depthwise_kernel", ...) and custom weights, else "embedding",
+            "bias", "normalisation" or "other".
         default: Whether it is pruned unless excluded.
         why_not: Empty, or why it is not pruned by default.
         view: How its array is seen as a matrix.
@@ -74,7 +74,8 @@ class FoundTensors:
     """What `find_tensors` found.
 
     Attributes:
-        tensors: Everything that can be pruned, by default or on request, in the order of the layers.
+        tensors: Everything that can be pruned, by default or on request, in the order of the
+            layers.
         left: (name of a layer or weight, reason) for what is not pruned by default but might be
             expected to be. Biases and normalisation are not listed.
     """
@@ -129,7 +130,8 @@ def require_built(model: Model) -> None:
     if model.built and not list(_never_built(model)):
         return
     raise UnsupportedModelError(
-        f"Model {model.name!r} is not built: it has no weights yet. Call model.build(input_shape), or "
+        f"Model {model.name!r} is not built: it has no weights yet. Call "
+        "model.build(input_shape), or "
         "call it once on a batch of data, first."
     )
 
@@ -141,7 +143,7 @@ def _never_built(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _examine(named: NamedVariable) -> WeightTensor | str | None:
-    """The tensor of a variable; or why it cannot be pruned; or None where nobody would expect it."""
+    """The tensor of a variable; or why it cannot be pruned; or None where nobody expects it."""
     layer, variable = named.place.layer, named.variable
     rule = find_rule(layer)
     shape, dtype = variable_shape(variable), variable_dtype(variable)
@@ -220,6 +222,7 @@ def _default(rule: LayerRule, key: str | None, role: str, layer: Layer) -> tuple
     if rule.rest:
         return False, f"{rule.rest}: pruned only when named"
     return False, (
-        f"layers of type {type(layer).__name__} are unknown; name the weight in include, or describe "
+        f"layers of type {type(layer).__name__} are unknown; name the weight in include, or "
+        "describe "
         "the type with register_layer"
     )

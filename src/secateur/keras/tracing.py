@@ -37,8 +37,8 @@ def trace(model: Model, inputs: Any) -> Model:
         inputs: `keras.Input` tensors in the structure that `call` takes as its first argument.
 
     Raises:
-        UnsupportedModelError: `call` fails on symbolic inputs, or does what a graph of layers cannot
-            show: it uses weights outside of layers, or branches on `training`.
+        UnsupportedModelError: `call` fails on symbolic inputs, or does what a graph of layers
+            cannot show: it uses weights outside of layers, or branches on `training`.
     """
     graph = _call(model, inputs, training=None)
     if any(is_int and "float" in old.dtype for is_int, old in _with_use(graph)):
@@ -57,7 +57,8 @@ def open_layers(graph: Model, must_open: Callable[[Layer], bool]) -> Model:
         must_open: Whether a layer cannot stay as it is.
 
     Raises:
-        UnsupportedModelError: Such a layer has weights of its own, takes a mask, or cannot be traced.
+        UnsupportedModelError: Such a layer has weights of its own, takes a mask, or cannot be
+            traced.
     """
     while closed := [layer for layer in _graph_layers(graph) if must_open(layer)]:
         marked = {id(layer) for layer in closed}
@@ -118,8 +119,10 @@ def _call(model: Model, inputs: Any, training: bool | None) -> Model:
         graph: Model = keras.Model(inputs, outputs, name=model.name)
     except Exception as error:
         raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) cannot be traced: call() on symbolic inputs "
-            f"fails with {type(error).__name__}: {_first_line(error)}. It must be made of Keras layers "
+            f"Model {model.name!r} ({type(model).__name__}) cannot be traced: call() on symbolic "
+            "inputs "
+            f"fails with {type(error).__name__}: {_first_line(error)}. It must be made of Keras "
+            "layers "
             "and keras.ops; or use inplace=True, which needs no tracing."
         ) from error
     return graph
@@ -159,15 +162,17 @@ def check_weights(model: Model, graph: Model) -> None:
     """Raise unless every weight of `model` is one of the graph that was made of it.
 
     Raises:
-        UnsupportedModelError: Some weight was used outside of layers, or by a layer on a constant, so
-            that the graph holds its effect but not itself.
+        UnsupportedModelError: Some weight was used outside of layers, or by a layer on a constant,
+            so that the graph holds its effect but not itself.
     """
     reached = {id(named.variable) for named in named_variables(graph)}
     lost = [named.name for named in named_variables(model) if id(named.variable) not in reached]
     if lost:
         raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) has weights that no layer called on its inputs "
-            f"holds: {', '.join(lost)}. Move them into layers of their own, with a get_config(); or use "
+            f"Model {model.name!r} ({type(model).__name__}) has weights that no layer called on "
+            "its inputs "
+            f"holds: {', '.join(lost)}. Move them into layers of their own, with a get_config(); "
+            "or use "
             "inplace=True, which needs no tracing."
         )
 
@@ -178,7 +183,8 @@ def _check_training(model: Model, inputs: Any, graph: Model) -> None:
     if _fingerprint(_call(model, inputs, training=True)) != _fingerprint(graph):
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) does different things in call() for "
-            "training=True, which a graph of layers cannot follow. Hand the flag to the layers, as in "
+            "training=True, which a graph of layers cannot follow. Hand the flag to the layers, "
+            "as in "
             "self.dropout(x, training=training), instead of branching on it; or use inplace=True."
         )
 
@@ -197,7 +203,8 @@ def _check_constants(model: Model, inputs: Any, graph: Model) -> None:
     if _values(_constants(graph)) != _values(other):
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) computes with weight values outside of "
-            "layers in call(), such as a transposed embedding table; a graph of layers would freeze "
+            "layers in call(), such as a transposed embedding table; a graph of layers would "
+            "freeze "
             "them. Do it in a layer (keras.layers.ReversibleEmbedding for tied embeddings); or use "
             "inplace=True."
         )
@@ -207,8 +214,10 @@ def _check_opened(layers: list[Layer], constants: list[Any]) -> None:
     if any("float" in str(constant.dtype) for constant in constants):
         names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in layers)
         raise UnsupportedModelError(
-            f"Of the custom layers that cannot be made anew by their configs, {names}, one computes with "
-            "constants, which may stem from its weights, so it cannot be replaced by the layers it is "
+            f"Of the custom layers that cannot be made anew by their configs, {names}, one "
+            "computes with "
+            "constants, which may stem from its weights, so it cannot be replaced by the layers "
+            "it is "
             f"made of. {_MEND}"
         )
 
@@ -271,20 +280,23 @@ def _opened(layer: Any) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if layer._trainable_variables or layer._non_trainable_variables or layer._seed_generators:
             raise UnsupportedModelError(
-                f"{_custom(layer)} has weights of its own, so it cannot be replaced by the layers it is "
+                f"{_custom(layer)} has weights of its own, so it cannot be replaced by the layers "
+                "it is "
                 f"made of. {_MEND}"
             )
         tensors = keras.tree.flatten((args, kwargs))
         if any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors):
             raise UnsupportedModelError(
-                f"{_custom(layer)} is given a mask, so it cannot be replaced by the layers it is made "
+                f"{_custom(layer)} is given a mask, so it cannot be replaced by the layers it is "
+                "made "
                 f"of. {_MEND}"
             )
         try:
             return layer.call(*args, **kwargs)
         except Exception as error:
             raise UnsupportedModelError(
-                f"{_custom(layer)} its call() cannot be traced: {type(error).__name__}: {_first_line(error)}. "
+                f"{_custom(layer)} its call() cannot be traced: {type(error).__name__}: "
+                f"{_first_line(error)}. "
                 f"{_MEND}"
             ) from error
 

@@ -1,8 +1,8 @@
 """The tree of layers of a model, and one stable name for each of its variables.
 
 Keras's own `variable.path` depends on when a layer was built and on a counter that runs through the
-whole process, so it neither identifies a variable nor survives saving and loading. The names here are
-made from the layer tree alone.
+whole process, so it neither identifies a variable nor survives saving and loading. The names here
+are made from the layer tree alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Place:
     """A layer and where it stands.
 
     Attributes:
-        path: Names from below the model down to the layer, joined by "/"; empty for the model itself.
+        path: Names from below the model down to the layer, joined by "/"; empty for the model
+            itself.
         layer: The layer.
         parents: The places above, the model first.
     """
@@ -52,7 +53,7 @@ class NamedVariable:
 
 
 def is_graph(layer: object) -> bool:
-    """Whether a layer is a functional or sequential model, whose layer names are part of its config."""
+    """Whether a layer is a functional or sequential model: its config holds its layers' names."""
     return isinstance(layer, (keras.Sequential, keras.Function))
 
 
@@ -107,9 +108,10 @@ def _own_variables(place: Place) -> Iterator[NamedVariable]:
 def _child_names(place: Place, children: Sequence[Layer]) -> list[str]:
     """Names of the layers directly below a place, unique among themselves.
 
-    A functional or sequential model stores its layers' names. Any other layer makes its inner layers,
-    nested models too, anew when it is loaded, with automatic names ("dense_7") from a process-wide
-    counter: there the number is dropped, and layers of one name are told apart by their order.
+    A functional or sequential model stores its layers' names. Any other layer makes its inner
+    layers, nested models too, anew when it is loaded, with automatic names ("dense_7") from a
+    process-wide counter: there the number is dropped, and layers of one name are told apart by
+    their order.
     """
     names = [layer.name for layer in children]
     inner = [*place.parents[1:], place] if place.parents else []
