@@ -101,19 +101,12 @@ class Search {
   // Where the number stands before which `ranked.num_before` others have the same key.
   Cut locate(const Ranked& ranked) const {
     std::uint64_t left = ranked.num_before;
-    if (pass_.tiles.empty()) {
-      for (const Chunk& chunk : chunks_) {
-        if (const auto position = find_equal(chunk, ranked.key, left)) {
-          return {0, chunk.segment, *position};
-        }
-      }
-    }
-    for (std::size_t c = 0; c < chunks_.size() && !pass_.tiles.empty(); ++c) {
+    for (std::size_t c = 0; c < chunks_.size(); ++c) {
       Chunk tile = chunks_[c];
       for (std::size_t t = first_tile_[c]; tile.begin < chunks_[c].end; ++t) {
         tile.end = std::min(tile.begin + kTile<U>, chunks_[c].end);
-        const std::uint64_t equal = num_equal(pass_.tiles[t], ranked.key);
-        if (left < equal) return {0, tile.segment, *find_equal(tile, ranked.key, left)};
+        const std::uint64_t equal = num_equal(t, tile, ranked.key);
+        if (left < equal) return {0, tile.segment, nth_equal(tile, ranked.key, left)};
         left -= equal;
         tile.begin = tile.end;
       }
@@ -127,22 +120,27 @@ class Search {
                                       : lane_of<U, Order::value>(bits);
   }
 
-  // The position of the equal that `left` others precede; else takes those seen off `left`.
-  std::optional<std::size_t> find_equal(const Chunk& run, std::int64_t key,
-                                        std::uint64_t& left) const {
-    const U* data = chunk_data<U>(segments_, run);
-    for (std::size_t i = 0; i < run.end - run.begin; ++i) {
-      if (key_of(data[i]) == key && left-- == 0) return run.begin + i;
-    }
-    return std::nullopt;
+  std::size_t nth_equal(const Chunk& tile, std::int64_t key, std::uint64_t n) const noexcept {
+    const U* data = chunk_data<U>(segments_, tile);
+    std::size_t i = 0;
+    while (key_of(data[i]) != key || n-- != 0) ++i;
+    return tile.begin + i;
   }
 
-  std::uint64_t num_equal(const TileRecord& tile, std::int64_t key) const {
-    if (key == pass_.bracket.low) return tile.equal_low;
-    if (key == pass_.bracket.high) return tile.equal_high;
-    const U* first = pass_.candidates.get() + tile.offset;
+  // From what the pass left of tile `t`, if there was a pass; else from the tile itself.
+  std::uint64_t num_equal(std::size_t t, const Chunk& tile, std::int64_t key) const {
+    if (pass_.tiles.empty()) {
+      return count_equal(chunk_data<U>(segments_, tile), tile.end - tile.begin, key);
+    }
+    const TileRecord& record = pass_.tiles[t];
+    if (key == pass_.bracket.low) return record.equal_low;
+    if (key == pass_.bracket.high) return record.equal_high;
+    return count_equal(pass_.candidates.get() + record.offset, record.kept, key);
+  }
+
+  std::uint64_t count_equal(const U* data, std::size_t size, std::int64_t key) const {
     return static_cast<std::uint64_t>(
-        std::count_if(first, first + tile.kept, [&](U bits) { return key_of(bits) == key; }));
+        std::count_if(data, data + size, [&](U bits) { return key_of(bits) == key; }));
   }
 
   Ranked rank_directly(std::uint64_t k) {

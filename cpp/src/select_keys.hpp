@@ -114,9 +114,9 @@ inline constexpr std::size_t kPrefetchBytes = 4096;
 template <class U>
 SECATEUR_INLINE void prefetch(const U* data) {
 #if defined(__GNUC__)
-  // Past the end of an array it does nothing, so the address is made without pointer arithmetic.
-  __builtin_prefetch(
-      reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(data) + kPrefetchBytes));
+  // The address may lie past the end of the array, where pointer arithmetic may not go.
+  const auto address = reinterpret_cast<std::uintptr_t>(data) + kPrefetchBytes;
+  __builtin_prefetch(reinterpret_cast<const void*>(address));  // NOLINT(performance-no-int-to-ptr)
 #endif
 }
 
