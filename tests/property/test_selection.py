@@ -37,9 +37,7 @@ def test_global_ranking_is_a_stable_sort(arrays, sparsity):
 @given(ARRAYS, st.floats(0, 4))
 @settings(max_examples=100, deadline=None)
 def test_threshold_is_a_comparison(arrays, threshold):
-    for mask, array in zip(
-        sc.prune_arrays(arrays, threshold=threshold).masks, arrays, strict=True
-    ):
+    for mask, array in zip(sc.prune_arrays(arrays, threshold=threshold).masks, arrays, strict=True):
         np.testing.assert_array_equal(mask, np.abs(array).astype(np.float64) >= threshold)
 
 

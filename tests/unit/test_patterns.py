@@ -10,7 +10,9 @@ def test_string_form_parses_back(pattern):
     assert parse_pattern(pattern) is pattern
 
 
-@pytest.mark.parametrize("text", ["", "2", "2:", "2/4", "block", "block:4", "block:4x", "2:4 ", "N:M"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2:", "2/4", "block", "block:4", "block:4x", "2:4 ", "N:M"]
+)
 def test_unknown_forms_are_refused(text):
     with pytest.raises(InvalidArgumentError, match="expected 'unstructured', 'n:m'"):
         parse_pattern(text)

@@ -220,5 +220,3 @@ def _progress(options: Namespace) -> Iterator[Any]:
                 bar.advance(task)
 
         yield advance
-
-

@@ -23,7 +23,9 @@ def check_output(path: Path) -> None:
     if not path.parent.is_dir():
         raise InvalidArgumentError(f"The folder {path.parent} does not exist; make it first.")
     if path.is_dir():
-        raise InvalidArgumentError(f"{path} is a folder; name a file, such as {path / 'out.keras'}.")
+        raise InvalidArgumentError(
+            f"{path} is a folder; name a file, such as {path / 'out.keras'}."
+        )
 
 
 def is_keras_file(path: Path) -> bool:
@@ -141,4 +143,3 @@ def _model_rows(path: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-

@@ -24,9 +24,7 @@ def require_chain(model: Model, found: FoundTensors) -> tuple[WeightTensor, ...]
     Raises:
         UnsupportedModelError: The model branches, or a layer with weights is not Dense; it is named.
     """
-    by_layer = {
-        id(tensor.layer): tensor for tensor in found.tensors if tensor.role == "kernel"
-    }
+    by_layer = {id(tensor.layer): tensor for tensor in found.tensors if tensor.role == "kernel"}
     return tuple(
         by_layer[id(operation)]
         for operation in _chain_of_operations(model)

@@ -82,7 +82,10 @@ class ModelPrunePlan:
 
     def __str__(self) -> str:
         return "\n".join(
-            [str(self.plan), *(f"  left as it is: {left.name}: {left.reason}" for left in self.left)]
+            [
+                str(self.plan),
+                *(f"  left as it is: {left.name}: {left.reason}" for left in self.left),
+            ]
         )
 
 
