@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -94,7 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line without the program's name; None for `sys.argv`.
     """
     options = build_parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter
     from secateur.cli import commands
 
     run = getattr(commands, options.command)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from secateur.errors import InvalidArgumentError
+from secateur.errors import InvalidArgumentError, MissingDependencyError
 from secateur.files import holds_model, load, save
 from secateur.storage import TensorInfo, load_arrays, read_header, save_plain
 
@@ -33,6 +38,43 @@ def is_keras_file(path: Path) -> bool:
     return path.suffix in _KERAS_SUFFIXES
 
 
+def import_keras() -> Any:
+    """Import Keras without the lines that its backend's libraries print while they start.
+
+    Those come from C++ before any log level is read, and would drown our one line of error. If the
+    import fails they are shown after all.
+
+    Raises:
+        MissingDependencyError: Keras or its backend is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as chatter, _stderr_to(chatter):
+        try:
+            import keras
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"This command needs Keras, and {error.name} is not installed; "
+                "install it with: pip install 'secateur[tensorflow]'"
+            ) from error
+        except ImportError:
+            chatter.seek(0)
+            sys.stderr.write(chatter.read().decode(errors="replace"))
+            raise
+    return keras
+
+
+@contextmanager
+def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def load_model(path: Path) -> Any:
     """Read a Keras model from a `.keras` / `.h5` file or from one of ours.
 
@@ -41,9 +83,8 @@ def load_model(path: Path) -> Any:
     """
     if not path.exists():
         raise InvalidArgumentError(f"There is no file {path}.")
+    keras = import_keras()
     if is_keras_file(path):
-        import keras
-
         try:
             return keras.models.load_model(path)
         except (ValueError, TypeError, OSError, KeyError) as error:
@@ -120,9 +161,9 @@ def _array_row(info: TensorInfo) -> dict[str, Any]:
 
 
 def _model_rows(path: Path) -> list[dict[str, Any]]:
+    model = load_model(path)
     from secateur.keras import find_tensors, model_arrays
 
-    model = load_model(path)
     tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
     infos = () if is_keras_file(path) else read_header(path).tensors
     stored = {info.name: info for info in infos}

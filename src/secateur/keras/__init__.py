@@ -1,7 +1,16 @@
 """The only rooms that import keras: everything else of secateur works on plain arrays."""
 
+from secateur.keras.model_arrays import model_arrays
 from secateur.keras.pruning import ModelPrunePlan, Result, plan_prune, prune
 from secateur.keras.rules import register_layer
 from secateur.keras.tensors import find_tensors
 
-__all__ = ["ModelPrunePlan", "Result", "find_tensors", "plan_prune", "prune", "register_layer"]
+__all__ = [
+    "ModelPrunePlan",
+    "Result",
+    "find_tensors",
+    "model_arrays",
+    "plan_prune",
+    "prune",
+    "register_layer",
+]

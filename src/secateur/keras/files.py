@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from secateur.arrays import Array
-from secateur.errors import ArgumentTypeError
+from secateur.errors import ArgumentTypeError, FileFormatError
 from secateur.keras.model_config import describe_model, model_from_config
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
+
+_MAX_CONFIG_CHARS = 64 * 2**20
 
 
 def model_to_file_parts(model: Any) -> tuple[str, Mapping[str, Array]]:
@@ -28,7 +33,7 @@ def model_to_file_parts(model: Any) -> tuple[str, Mapping[str, Array]]:
             f"save takes the result of prune, a Keras model or arrays, got {type(model).__name__}."
         )
     description = describe_model(model)
-    return description.config, description.arrays
+    return _packed(description.config), description.arrays
 
 
 def model_from_file_parts(
@@ -50,5 +55,25 @@ def model_from_file_parts(
     """
     arrays = cache(read_all)
     return model_from_config(
-        config, shapes, custom_objects=custom_objects, values=lambda name: arrays()[name]
+        _unpacked(config), shapes, custom_objects=custom_objects, values=lambda name: arrays()[name]
     )
+
+
+def _packed(config: str) -> str:
+    # Configurations repeat themselves; unpacked they would outweigh the weights of a small model.
+    return base64.b85encode(zlib.compress(config.encode(), 9)).decode("ascii")
+
+
+def _unpacked(text: str) -> str:
+    try:
+        unpacker = zlib.decompressobj()
+        config = unpacker.decompress(base64.b85decode(text), _MAX_CONFIG_CHARS)
+        if not unpacker.eof or unpacker.unused_data:
+            raise FileFormatError(
+                f"The model's configuration is cut off, or longer than {_MAX_CONFIG_CHARS:,} bytes."
+            )
+        return config.decode()
+    except (ValueError, zlib.error, binascii.Error) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"The model's configuration cannot be unpacked: {error}.") from error

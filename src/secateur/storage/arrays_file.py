@@ -74,7 +74,7 @@ def _check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
-def _storable(name: str, given: object) -> NDArray[Any]:
+def storable(name: str, given: object) -> NDArray[Any]:
     """The array as the container wants it: itself, or a copy if it is strided or byte-swapped."""
     dense = to_dense(given) if is_sparse(given) else given
     if not isinstance(dense, np.ndarray) or isinstance(dense, np.ma.MaskedArray):
@@ -122,7 +122,7 @@ def _encode_all(
     groups: list[tuple[Part, ...]] = []
     stored: dict[str, NDArray[Any]] = {}
     for name, given in arrays.items():
-        array = _storable(name, given)
+        array = storable(name, given)
         offsets = packing.nonzero_offsets(array)
         nonzeros = int(offsets[-1])
         encoding = encodings.smallest_encoding(array.shape, array.dtype, nonzeros)
