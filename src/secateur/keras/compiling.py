@@ -67,9 +67,9 @@ def _copy_metric(metric: Any) -> Any:
     if keeps_settings(metric):
         return copied
     raise UnsupportedModelError(
-        f"Metric {metric.name!r} ({type(metric).__name__}) of the compiled model cannot be copied: "
-        "its config leaves out some of its settings. Prune a model that is not compiled and compile "
-        "the result."
+        f"Metric {metric.name!r} ({type(metric).__name__}) of the model cannot be copied: "
+        "its config leaves out some of its settings. Prune a model that is not compiled and "
+        "compile the result."
     )
 
 

@@ -20,10 +20,10 @@ from keras.src.models.functional import Functional
 from keras.src.saving import serialization_lib
 
 from secateur.errors import FileFormatError, SecateurWarning, UnsupportedModelError
-from secateur.keras.cloning import copy_trainable, finish_loading, keeps_assets
+from secateur.keras.cloning import copy_trainable, keeps_assets
 from secateur.keras.compiling import keeps_settings
 from secateur.keras.deferred import deferred_variables, is_deferred, set_value
-from secateur.keras.model_arrays import check_shapes, model_arrays
+from secateur.keras.model_arrays import check_shapes, finish_loading, model_arrays
 from secateur.keras.rebuilding import (
     Rebuilt,
     cannot_be_copied,
