@@ -1,81 +1,96 @@
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-PACKING_CHUNK: int
-
+# runtime
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...
 def simd() -> str: ...
 def detected_simd() -> str: ...
 def set_simd(name: str) -> None: ...
-def nonzero_offsets(array: NDArray[Any], by_value: bool, offsets: NDArray[Any]) -> int: ...
+
+# packing and sparse: arrays hold raw bits as unsigned integers, C-contiguous
+PACKING_CHUNK: int
+
+def nonzero_offsets(array: npt.NDArray[Any], by_value: bool, offsets: npt.NDArray[Any]) -> int: ...
 def bitmask_pack(
-    array: NDArray[Any], offsets: NDArray[Any], bits: NDArray[Any], values: NDArray[Any]
+    array: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
+    bits: npt.NDArray[Any],
+    values: npt.NDArray[Any],
 ) -> None: ...
-def bitmask_offsets(bits: NDArray[Any], size: int, offsets: NDArray[Any]) -> bool: ...
+def bitmask_offsets(bits: npt.NDArray[Any], size: int, offsets: npt.NDArray[Any]) -> bool: ...
 def bitmask_unpack(
-    bits: NDArray[Any], offsets: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+    bits: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    out: npt.NDArray[Any],
 ) -> None: ...
 def csr16_pack(
-    array: NDArray[Any], offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any]
+    array: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
+    values: npt.NDArray[Any],
 ) -> None: ...
 def csr16_unpack(
-    offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+    offsets: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    out: npt.NDArray[Any],
 ) -> bool: ...
 def bitmask_to_csr32(
-    bits: NDArray[Any],
-    offsets: NDArray[Any],
+    bits: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
     cols: int,
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> None: ...
 def bitmask_to_csr64(
-    bits: NDArray[Any],
-    offsets: NDArray[Any],
+    bits: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
     cols: int,
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> None: ...
 def csr16_to_csr32(
-    offsets: NDArray[Any],
-    positions: NDArray[Any],
+    offsets: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
     cols: int,
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> bool: ...
 def csr16_to_csr64(
-    offsets: NDArray[Any],
-    positions: NDArray[Any],
+    offsets: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
     cols: int,
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> bool: ...
 def dense_to_csr32(
-    matrix: NDArray[Any],
-    offsets: NDArray[Any],
-    values: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    matrix: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> None: ...
 def dense_to_csr64(
-    matrix: NDArray[Any],
-    offsets: NDArray[Any],
-    values: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
+    matrix: npt.NDArray[Any],
+    offsets: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
 ) -> None: ...
 def csr_to_dense32(
-    values: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    out: NDArray[Any],
+    values: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
+    out: npt.NDArray[Any],
     zeros: bool,
 ) -> int: ...
 def csr_to_dense64(
-    values: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[Any],
-    out: NDArray[Any],
+    values: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    indptr: npt.NDArray[Any],
+    out: npt.NDArray[Any],
     zeros: bool,
 ) -> int: ...
