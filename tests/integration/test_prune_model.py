@@ -94,9 +94,8 @@ class TestWholeModels:
         report = result.report
         if "sparsity" in how and "scope" not in how:
             assert report.num_zeros == round(how["sparsity"] * report.size)
-        for weight in result.model.weights:
+        for weight, twin in zip(result.model.weights, model.weights, strict=True):
             if weight.name in ("gamma", "bias", "beta", "embeddings", "moving_variance"):
-                twin = next(w for w in model.weights if w.path == weight.path)
                 np.testing.assert_array_equal(weight.numpy(), twin.numpy())
         assert set(result.masks) == {row.name for row in report}
 
