@@ -192,7 +192,7 @@ class TestErrors:
     def test_nan_is_named_and_nothing_changes(self, simple):
         simple.hidden2.kernel.assign(simple.hidden2.kernel.numpy() * np.nan)
         before = zeros_of(simple)
-        with pytest.raises(NonFiniteError, match="dense_?.*kernel|hidden2"):
+        with pytest.raises(NonFiniteError, match="kernel"):
             sc.prune(simple, sparsity=0.5, inplace=True)
         assert zeros_of(simple) == before
 
