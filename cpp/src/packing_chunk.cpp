@@ -29,6 +29,11 @@ constexpr T significant(Zero zero) {
                                 : std::numeric_limits<T>::max();
 }
 
+// Not memcpy as it stands: an empty vector's data may be null, which memcpy may not be given.
+SECATEUR_INLINE void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
 constexpr std::size_t room_left(std::size_t room, std::size_t used) {
   return room > used ? room - used : 0;
 }
@@ -269,13 +274,13 @@ template <class T>
 SECATEUR_TARGET_AVX2 SECATEUR_INLINE void store_some256(T* out, __m256i lanes, std::size_t count) {
   std::array<T, kLanes256<T>> buffer;
   store256(buffer.data(), lanes);
-  std::memcpy(out, buffer.data(), count * sizeof(T));
+  copy_bytes(out, buffer.data(), count * sizeof(T));
 }
 
 template <class T>
 SECATEUR_TARGET_AVX2 SECATEUR_INLINE __m256i load_some256(const T* in, std::size_t count) {
   std::array<T, kLanes256<T>> buffer{};
-  std::memcpy(buffer.data(), in, count * sizeof(T));
+  copy_bytes(buffer.data(), in, count * sizeof(T));
   return load256(buffer.data());
 }
 
@@ -374,7 +379,7 @@ SECATEUR_TARGET_AVX2 void positions16_avx2(const std::uint64_t* words, std::size
     } else {
       std::array<std::uint16_t, 8> buffer;
       _mm_storeu_si128(reinterpret_cast<__m128i*>(buffer.data()), found);
-      std::memcpy(out + (room - left), buffer.data(), std::min(count, left) * sizeof(buffer[0]));
+      copy_bytes(out + (room - left), buffer.data(), std::min(count, left) * sizeof(buffer[0]));
     }
     used += count;
   }

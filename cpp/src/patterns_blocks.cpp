@@ -1,3 +1,4 @@
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -61,11 +62,41 @@ struct RepeatBytes {
   }
 };
 
+// Transposes 8 x 8 bytes in eight words: 4 x 4, 2 x 2 and single bytes change places in turn.
+void transpose_words(std::uint64_t* words) {
+  constexpr std::uint64_t kMasks[] = {0x00000000ffffffffU, 0x0000ffff0000ffffU,
+                                      0x00ff00ff00ff00ffU};
+  for (int step = 0; step < 3; ++step) {
+    const int half = 4 >> step;
+    for (int i = 0; i < 8; ++i) {
+      if ((i & half) != 0) continue;
+      const std::uint64_t moved = ((words[i] >> (8 * half)) ^ words[i + half]) & kMasks[step];
+      words[i] ^= moved << (8 * half);
+      words[i + half] ^= moved;
+    }
+  }
+}
+
+void transpose_square(const std::uint8_t* from, std::size_t from_stride, std::uint8_t* to) {
+  std::uint64_t words[8];
+  for (std::size_t j = 0; j < 8; ++j) std::memcpy(words + j, from + j * from_stride, 8);
+  transpose_words(words);
+  for (std::size_t i = 0; i < 8; ++i) std::memcpy(to + i * kTile, words + i, 8);
+}
+
 // tile[i][j] = blocks[j * stride + i]: bands of a transposed matrix are columns of the block mask.
+// Byte by byte this took half of the time of a whole expansion.
 void transpose_tile(const std::uint8_t* blocks, std::size_t stride, std::size_t bands,
                     std::size_t size, std::uint8_t (*tile)[kTile]) {
+  const std::size_t whole_bands = std::endian::native == std::endian::little ? bands / 8 * 8 : 0;
+  const std::size_t whole_size = size / 8 * 8;
+  for (std::size_t j = 0; j < whole_size; j += 8) {
+    const std::uint8_t* row = blocks + j * stride;
+    for (std::size_t i = 0; i < whole_bands; i += 8) transpose_square(row + i, stride, &tile[i][j]);
+  }
   for (std::size_t j = 0; j < size; ++j) {
-    for (std::size_t i = 0; i < bands; ++i) tile[i][j] = blocks[j * stride + i];
+    const std::size_t first = j < whole_size ? whole_bands : 0;
+    for (std::size_t i = first; i < bands; ++i) tile[i][j] = blocks[j * stride + i];
   }
 }
 

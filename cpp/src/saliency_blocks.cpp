@@ -113,6 +113,11 @@ struct ScoreTile {
     double terms[kSegment];
     for (std::size_t r = 0; r < rows; ++r) {
       const Bits* row = band + r * tile.stride;
+      // The next run starts far away: ask for it now, while this one is squared and rooted.
+      constexpr std::size_t kLine = 64 / sizeof(Bits);
+      for (std::size_t i = 0; i < tile.cols; i += kLine) {
+        __builtin_prefetch(row + tile.stride + i);
+      }
       if (tile.block_size == 1) {
         for (std::size_t block = 0; block < tile.blocks; ++block) {
           sums[block] += term<kNorm>(row[block]);

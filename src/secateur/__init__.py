@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from secateur._kernels.native.runtime import num_threads, set_num_threads
-    from secateur.criteria import path_strength, saliency
+    from secateur.criteria import saliency
     from secateur.files import load, save
     from secateur.keras import plan_prune, prune
+    from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
     from secateur.selection import select
@@ -29,7 +30,7 @@ _HOMES = {
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
     "parse_pattern": "patterns",
-    "path_strength": "criteria",
+    "path_strength": "paths",
     "plan_prune": "keras",
     "prune": "keras",
     "prune_arrays": "pruning",

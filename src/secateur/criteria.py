@@ -22,7 +22,7 @@ from secateur.errors import (
     NonFiniteError,
     SecateurError,
 )
-from secateur.path_strength import PATH_WINDOWS, as_contiguous
+from secateur.paths import PATH_WINDOWS, as_contiguous
 
 Array: TypeAlias = NDArray[Any]
 

@@ -161,10 +161,12 @@ def _decision_from_dict(entry: Mapping[str, Any]) -> Decision:
 
 
 def _criterion_to_dict(criterion: Criterion) -> dict[str, Any]:
-    settings = asdict(criterion) if is_dataclass(criterion) else {}
+    value: Any = criterion
+    settings: dict[str, Any] = asdict(value) if is_dataclass(criterion) else {}
     return {"name": criterion.name, "settings": settings}
 
 
 def _criterion_from_dict(entry: Mapping[str, Any]) -> Criterion:
-    criterion: Any = get_criterion(entry["name"])
-    return replace(criterion, **entry["settings"]) if entry["settings"] else criterion
+    plain: Any = get_criterion(entry["name"])
+    criterion: Criterion = replace(plain, **entry["settings"]) if entry["settings"] else plain
+    return criterion

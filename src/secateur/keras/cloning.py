@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from secateur.keras.compiling import carry_compile
 from secateur.keras.deferred import set_value
+from secateur.keras.model_arrays import finish_loading
 from secateur.keras.rebuilding import rebuild
 from secateur.keras.tensors import require_built
 from secateur.keras.tracing import nodes_restored
@@ -57,14 +56,6 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
     _copy_assets(rebuilt.graph, skeleton)
     carry_compile(model, skeleton, pairs)
     return rebuilt.skeleton
-
-
-def finish_loading(model: Model) -> None:
-    """Let layers that keep figures beside their variables, such as Normalization, renew them."""
-    for place in walk_layers(model):
-        layer: Any = place.layer
-        if isinstance(layer, keras.layers.Normalization) and layer.built:
-            layer.finalize_state()
 
 
 def keeps_assets(layer: Any) -> bool:

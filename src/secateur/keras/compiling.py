@@ -23,10 +23,9 @@ def carry_compile(
 ) -> None:
     """Compile `target` the way `source` is, with the same optimizer state; do nothing if it is not.
 
-    Optimizers and metrics are made anew from their configs, custom ones included, and so are losses
-    where they can be: one that cannot is shared, as losses keep no state. Functions and
-    learning-rate schedules are shared. Slots, step count and learning rate are copied if the
-    optimizer has been used.
+    Optimizers and metrics are made anew from their configs, custom ones included. Losses,
+    functions and learning-rate schedules keep no state and are shared. Slots, step count and
+    learning rate are copied if the optimizer has been used.
 
     Args:
         source: A model, compiled or not.
@@ -46,26 +45,16 @@ def carry_compile(
 
 
 def _copy(value: Any) -> Any:
-    """Copy nested losses, metrics and optimizers; strings, numbers and functions pass through."""
+    """Copy nested metrics and optimizers; everything else passes through."""
     if isinstance(value, dict):
         return {key: _copy(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_copy(inner) for inner in value)
-    if isinstance(value, keras.Loss):
-        return _copy_loss(value)
     if isinstance(value, keras.Metric):
         return _copy_metric(value)
     if isinstance(value, keras.optimizers.Optimizer):
         return _copy_optimizer(value)
     return value
-
-
-def _copy_loss(loss: Any) -> Any:
-    try:
-        with _known(loss):
-            return type(loss).from_config(loss.get_config())
-    except Exception:
-        return loss
 
 
 def _copy_metric(metric: Any) -> Any:
@@ -74,7 +63,27 @@ def _copy_metric(metric: Any) -> Any:
             metric._fn, name=metric.name, dtype=metric._dtype_policy, **metric._fn_kwargs
         )
     with _made_anew(metric):
-        return type(metric).from_config(metric.get_config())
+        copied = type(metric).from_config(metric.get_config())
+    if keeps_settings(metric):
+        return copied
+    raise UnsupportedModelError(
+        f"Metric {metric.name!r} ({type(metric).__name__}) of the model cannot be copied: "
+        "its config leaves out some of its settings. Prune a model that is not compiled and "
+        "compile the result."
+    )
+
+
+def keeps_settings(thing: Any) -> bool:
+    """Whether the config of a loss or metric has all of its settings.
+
+    That of `keras.losses.Huber`, for one, leaves out `delta` (Keras 3.15).
+    """
+    settings = getattr(thing, "_fn_kwargs", None)
+    if settings is None:
+        return True
+    with _made_anew(thing):
+        again = type(thing).from_config(thing.get_config())
+    return bool(getattr(again, "_fn_kwargs", None) == settings)
 
 
 def _copy_optimizer(optimizer: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from secateur.errors import FileFormatError
 from secateur.keras.deferred import set_value
 from secateur.keras.variables import read_array, variable_dtype, variable_shape
-from secateur.keras.walk import named_variables
+from secateur.keras.walk import named_variables, walk_layers
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -50,6 +51,15 @@ def set_model_arrays(model: Model, arrays: Mapping[str, np.ndarray[Any, Any]]) -
     check_shapes(model, {name: (array.shape, array.dtype.name) for name, array in arrays.items()})
     for named in named_variables(model):
         set_value(named.variable, arrays[named.name])
+    finish_loading(model)
+
+
+def finish_loading(model: Model) -> None:
+    """Let layers that keep figures beside their variables, such as Normalization, renew them."""
+    for place in walk_layers(model):
+        layer: Any = place.layer
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            layer.finalize_state()
 
 
 def check_shapes(model: Model, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> None:

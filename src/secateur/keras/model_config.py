@@ -20,9 +20,10 @@ from keras.src.models.functional import Functional
 from keras.src.saving import serialization_lib
 
 from secateur.errors import FileFormatError, SecateurWarning, UnsupportedModelError
-from secateur.keras.cloning import copy_trainable, finish_loading, keeps_assets
+from secateur.keras.cloning import copy_trainable, keeps_assets
+from secateur.keras.compiling import keeps_settings
 from secateur.keras.deferred import deferred_variables, is_deferred, set_value
-from secateur.keras.model_arrays import check_shapes, model_arrays
+from secateur.keras.model_arrays import check_shapes, finish_loading, model_arrays
 from secateur.keras.rebuilding import (
     Rebuilt,
     cannot_be_copied,
@@ -236,6 +237,7 @@ def _compile_config(model: Model, custom: Mapping[str, Any]) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*includes a `lambda`")
             config = json.loads(json.dumps(model._compile_config.serialize()))
+            _check_settings(model._compile_config.config)
         check_compile_config(config, custom)
     except Exception as error:
         warnings.warn(
@@ -247,6 +249,16 @@ def _compile_config(model: Model, custom: Mapping[str, Any]) -> Any:
         )
         return None
     return config
+
+
+def _check_settings(config: Any) -> None:
+    losses_and_metrics = (keras.Loss, keras.Metric)
+    for leaf in keras.tree.flatten(config):
+        if isinstance(leaf, losses_and_metrics) and not keeps_settings(leaf):
+            raise UnsupportedModelError(
+                f"the config that Keras writes of {leaf.name!r} ({type(leaf).__name__}) leaves out "
+                "some of its settings"
+            )
 
 
 def _parsed(text: str) -> dict[str, Any]:

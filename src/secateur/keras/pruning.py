@@ -31,7 +31,7 @@ from secateur.pruning import (
     warn_if_short,
 )
 from secateur.report import Left, PruneReport
-from secateur.selection import Norm, Ranked, Scope
+from secateur.selection import Norm, Ranked
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -102,12 +102,12 @@ class _Prepared:
 def prune(
     model: Model,
     *,
-    sparsity: float | Mapping[Selector, float] | None = None,
+    sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
     criterion: str | Criterion = "magnitude",
     pattern: str | Pattern = "unstructured",
-    scope: str | Mapping[Selector, str] = "global",
+    scope: str | Mapping[Any, str] = "global",
     norm: Norm = "l2",
     include: Selectors = None,
     exclude: Selectors = None,
@@ -172,12 +172,12 @@ def prune(
 def plan_prune(
     model: Model,
     *,
-    sparsity: float | Mapping[Selector, float] | None = None,
+    sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
     criterion: str | Criterion = "magnitude",
     pattern: str | Pattern = "unstructured",
-    scope: str | Mapping[Selector, str] = "global",
+    scope: str | Mapping[Any, str] = "global",
     norm: Norm = "l2",
     include: Selectors = None,
     exclude: Selectors = None,

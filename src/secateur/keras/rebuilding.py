@@ -70,9 +70,10 @@ def rebuild(
             return _rebuild_opened(model, trace(model, inputs), opens)
         except UnsupportedModelError as error:
             failures.append(error)
-            # A model that is no graph can still be copied as what it is, if its class allows.
-            if must_open is None and (copied := _copy_subclassed(model, inputs)) is not None:
-                return Rebuilt(model, copied)
+    # A model that is no graph can still be copied as what it is, if its class allows.
+    for inputs in symbolic_inputs(model, input_spec) if must_open is None else ():
+        if (copied := _copy_subclassed(model, inputs)) is not None:
+            return Rebuilt(model, copied)
     raise failures[0]
 
 

@@ -130,7 +130,7 @@ def _takes_index(operation: Any, node: Any, tensor: Any) -> bool:
     if isinstance(operation, keras.Function):
         inner = operation.inputs[[used is tensor for used in node.input_tensors].index(True)]
         return "int" in inner.dtype or _is_index(operation, inner)
-    if isinstance(operation, keras.Sequential):
+    if isinstance(operation, keras.Sequential) and operation._functional is not None:
         return "int" in operation.inputs[0].dtype or _is_index(
             operation._functional, operation.inputs[0]
         )

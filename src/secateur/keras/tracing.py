@@ -25,7 +25,8 @@ _PLAIN = (bool, int, float, str, type(None))
 def needs_tracing(model: Model) -> bool:
     """Whether a model is more than its graph: it has a `call` of its own."""
     if isinstance(model, keras.Sequential):
-        return type(model).call is not keras.Sequential.call
+        # One whose layers Keras cannot follow symbolically calls them one after the other.
+        return type(model).call is not keras.Sequential.call or model._functional is None
     return not (isinstance(model, Functional) and type(model).call is Functional.call)
 
 

@@ -121,7 +121,9 @@ def _child_names(place: Place, children: Sequence[Layer]) -> list[str]:
 
 
 def _plain_name(name: str, automatic: str) -> str:
-    return automatic if re.fullmatch(rf"{re.escape(automatic)}_\d+", name) else name
+    # Bidirectional puts a word before the automatic name of the layer it was given.
+    found = re.fullmatch(rf"((?:forward_|backward_)?{re.escape(automatic)})_\d+", name)
+    return found[1] if found else name
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -261,8 +262,8 @@ def _parse(text: str, entries: Mapping[str, Entry]) -> Manifest:
 
 
 def _looks_like_manifest(text: str) -> bool:
-    stored, colon, body = text.partition(":")
-    return colon == ":" and stored == checksum(body.encode("utf-8", "surrogatepass"))
+    """Whether this was written by `to_text`, be it damaged."""
+    return re.match(r"[0-9a-f]{8}:\{", text) is not None or f'"format":"{KEY}"' in text
 
 
 def _plain(metadata: Mapping[str, str], entries: Mapping[str, Entry]) -> Manifest:
@@ -287,7 +288,7 @@ def read_manifest(metadata: Mapping[str, str], entries: Mapping[str, Entry]) -> 
     """
     if set(metadata) == {KEY}:
         return _parse(metadata[KEY], entries)
-    # A flipped bit in the key must not turn a file of ours into a plain one.
+    # Damage to the key must not turn a file of ours into a plain one.
     if KEY in metadata or any(_looks_like_manifest(text) for text in metadata.values()):
         raise _refuse(f"it is not the only metadata, under the key {KEY!r}")
     return _plain(metadata, entries)

@@ -1,1 +1,1 @@
-"""The compiled kernels, on NumPy arrays: the only importers of `secateur._core`."""
+"""NumPy arrays in, compiled kernels behind: the only importers of `secateur._core`."""

@@ -1,1 +1,1 @@
-"""A NumPy oracle for every kernel: short, slow and plainly right."""
+"""A NumPy oracle for every compiled kernel: short, slow, plainly right."""

@@ -24,7 +24,7 @@ def csr_to_dense(
 ) -> NDArray[Any]:
     """The dense matrix."""
     out = np.zeros(shape, data.dtype)
-    for row in range(shape[0]):
-        entries = slice(indptr[row], indptr[row + 1])
-        out[row, indices[entries]] = data[entries]
+    rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+    entries = slice(int(indptr[-1]))
+    out[rows, indices[entries]] = data[entries]
     return out
