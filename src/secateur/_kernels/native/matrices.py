@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def count_non_finite(array: NDArray[Any]) -> int:
         return array.size - int(np.count_nonzero(np.isfinite(array)))
 
 
-def raise_non_finite(matrix: NDArray[Any], what: str) -> None:
+def raise_non_finite(matrix: NDArray[Any], what: str) -> NoReturn:
     """Say why a kernel's result is not finite: its input, or an overflow on the way.
 
     Raises:
