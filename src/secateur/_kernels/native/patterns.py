@@ -55,8 +55,8 @@ def nm_mask(
         mask = out.T if memory.transposed else out
         if mask.dtype != np.bool_ or mask.shape != memory.bits.shape or not _writeable(mask):
             raise InvalidArgumentError(
-                f"out must be a writeable bool array of shape {matrix.shape} in the matrix's memory "
-                f"order, got {out.dtype} of shape {out.shape}, strides {out.strides}."
+                f"out must be a writeable bool array of shape {matrix.shape} in the matrix's "
+                f"memory order, got {out.dtype} of shape {out.shape}, strides {out.strides}."
             )
     by_value = order == "value"
     if not _core.nm_mask(memory.bits, memory.dtype, memory.transposed, n, m, by_value, mask):
@@ -89,14 +89,15 @@ def expand_block_mask(
     """
     if rows < 1 or cols < 1 or order not in ("C", "F"):
         raise InvalidArgumentError(
-            f"Expected rows and cols of at least 1 and order 'C' or 'F', got {rows}x{cols}, {order!r}."
+            "Expected rows and cols of at least 1 and order 'C' or 'F', "
+            f"got {rows}x{cols}, {order!r}."
         )
     rows, cols = min(rows, max(1, shape[0])), min(cols, max(1, shape[1]))
     expected = (-(-shape[0] // rows), -(-shape[1] // cols))
     if block_mask.dtype != np.bool_ or block_mask.shape != expected:
         raise InvalidArgumentError(
-            f"A {shape} matrix in {rows}x{cols} blocks needs a bool block mask of shape {expected}, "
-            f"got {block_mask.dtype} of shape {block_mask.shape}."
+            f"A {shape} matrix in {rows}x{cols} blocks needs a bool block mask of shape "
+            f"{expected}, got {block_mask.dtype} of shape {block_mask.shape}."
         )
     if not block_mask.flags.c_contiguous:
         raise InvalidArgumentError(
