@@ -57,9 +57,9 @@ def test_a_copy_is_equal_and_independent(make: Any) -> None:
         assert array.tobytes() == before[name][0].tobytes()
 
 
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_copying_leaves_no_trace_in_the_model(make: Any) -> None:
-    model, _ = make()
+@pytest.mark.parametrize("name", ["zoo", "shared", "subclassed on a constant"])
+def test_copying_leaves_no_trace_in_the_model(name: str) -> None:
+    model, _ = MODELS[name]()
     before = [
         (len(p.layer._inbound_nodes), len(p.layer._outbound_nodes)) for p in walk_layers(model)
     ]
@@ -291,7 +291,12 @@ def absolute(y_true: Any, y_pred: Any) -> Any:
 
 
 COMPILED: dict[str, dict[str, Any]] = {
-    "strings": {"optimizer": "adam", "loss": "binary_crossentropy", "metrics": ["accuracy"]},
+    "strings": {
+        "run_eagerly": True,
+        "optimizer": "adam",
+        "loss": "binary_crossentropy",
+        "metrics": ["accuracy"],
+    },
     "objects": {
         "optimizer": keras.optimizers.SGD(
             keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9), momentum=0.9
@@ -303,11 +308,13 @@ COMPILED: dict[str, dict[str, Any]] = {
         "steps_per_execution": 2,
     },
     "custom": {
+        "run_eagerly": True,
         "optimizer": keras.optimizers.AdamW(lambda: 0.01),
         "loss": Doubled(),
         "metrics": [Signed(), absolute, keras.metrics.MeanMetricWrapper(absolute, name="abs")],
     },
     "scaled": {
+        "run_eagerly": True,
         "optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
         "loss": absolute,
     },
@@ -336,7 +343,7 @@ def test_a_compiled_model_stays_compiled(arguments: dict[str, Any]) -> None:
 
 def test_several_losses_by_name() -> None:
     model = TwoHeads()
-    model.compile("sgd", loss={"p": "mse", "q": "mae"})
+    model.compile("sgd", loss={"p": "mse", "q": "mae"}, run_eagerly=True)
     x, y = {"u": floats(8, 3), "v": floats(8, 4)}, {"p": floats(8, 2), "q": floats(8, 3)}
     model.fit(x, y, verbose=0)
     copy = clone_model(model)
@@ -345,7 +352,7 @@ def test_several_losses_by_name() -> None:
 
 def test_loss_scaling_that_compile_chose_comes_along() -> None:
     model, inputs = MODELS["mixed precision"]()
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.fit(inputs, floats(4, 1), verbose=0)
     copy = clone_model(model)
     assert isinstance(copy.optimizer, keras.optimizers.LossScaleOptimizer)

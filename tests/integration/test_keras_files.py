@@ -137,6 +137,7 @@ def test_compiled_models_come_back_compiled() -> None:
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 100)),
         keras.losses.BinaryCrossentropy(label_smoothing=0.1),
         metrics=["accuracy", keras.metrics.AUC(num_thresholds=20)],
+        run_eagerly=True,
     )
     x, y = floats(16, 10), (floats(16, 1) > 0).astype("float32")
     model.fit(x, y, verbose=0)

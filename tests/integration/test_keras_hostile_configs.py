@@ -258,7 +258,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_mutations_give_a_model_or_our_error(
     graph: tuple[dict[str, Any], Shapes], data: st.DataObject

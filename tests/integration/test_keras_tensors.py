@@ -13,7 +13,7 @@ from keras import layers
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedModelError
 from secateur.keras.rules import _RULES, register_layer
 from secateur.keras.tensors import WeightTensor, find_tensors
-from secateur.keras.variables import read_array, write_array
+from secateur.keras.variables import give_array, read_array, writable_copy, write_array
 from secateur.keras.walk import named_variables
 
 
@@ -272,6 +272,28 @@ def test_arrays_are_windows_and_writes_are_exact() -> None:
     for wrong in (np.zeros((3, 2), "float32"), np.zeros((2, 3), "float64")):
         with pytest.raises(InvalidArgumentError, match=r"\(2, 3\) and dtype float32"):
             write_array(variable, wrong)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_given_arrays_become_the_values(dtype: str, offset: int) -> None:
+    variable = keras.Variable(np.ones((33, 7)), dtype=dtype)
+    given = writable_copy(variable)
+    assert given.ctypes.data % 64 == 0
+    given[0] = 3
+    if offset:
+        # Memory that is not aligned has to be copied: TensorFlow would abort on it.
+        memory = np.empty(given.size + offset, given.dtype)[offset:]
+        memory[...] = given.ravel()
+        given = memory.reshape(given.shape)
+    expected = given.copy()
+    give_array(variable, given)
+    del given
+    np.testing.assert_array_equal(read_array(variable), expected)
+    variable.assign_add(keras.ops.ones_like(variable.value))
+    assert read_array(variable)[0, 0] == 4
+    with pytest.raises(InvalidArgumentError, match=r"\(33, 7\)"):
+        give_array(variable, expected[:2])
 
 
 def test_bfloat16_arrays_go_both_ways() -> None:

@@ -39,6 +39,7 @@ def clone_model(model: Model, *, input_spec: Any = None) -> Model:
             copied.
 
     Example:
+        >>> import keras
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         >>> copy = clone_model(model)
         >>> bool((copy.get_weights()[0] == model.get_weights()[0]).all())

@@ -13,7 +13,6 @@ from secateur.criteria import Criterion, Path, get_criterion
 from secateur.errors import InvalidArgumentError
 from secateur.keras.chains import require_chain
 from secateur.keras.cloning import clone_model
-from secateur.keras.compiling import carry_compile
 from secateur.keras.selecting import Selector, resolve_targets, select_tensors
 from secateur.keras.tensors import FoundTensors, WeightTensor, find_tensors
 from secateur.keras.variables import read_array, write_array
@@ -77,7 +76,7 @@ class ModelPrunePlan:
         Raises:
             InvalidArgumentError: The model's weights no longer have the shapes the plan was made for.
         """
-        target = self.model if inplace else copy_model(self.model)
+        target = self.model if inplace else clone_model(self.model)
         return _apply(self.plan, target, self.left, None, None)
 
     def __str__(self) -> str:
@@ -161,7 +160,7 @@ def prune(
         24
     """
     request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
-    target = model if inplace else copy_model(model)
+    target = model if inplace else clone_model(model)
     how = (sparsity, threshold, count, scope)
     prepared = _prepare(target, request, how, include, exclude)
     result = _apply(prepared.plan, target, prepared.left, prepared, progress)
@@ -198,16 +197,9 @@ def plan_prune(
     """
     request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
     # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
-    target = model if is_graph(model) else copy_model(model)
+    target = model if is_graph(model) else clone_model(model)
     prepared = _prepare(target, request, (sparsity, threshold, count, scope), include, exclude)
     return ModelPrunePlan(target, prepared.plan, prepared.left)
-
-
-def copy_model(model: Model) -> Model:
-    """An independent copy with bit-equal weights, compiled like the original."""
-    copy = clone_model(model)
-    carry_compile(model, copy)
-    return copy
 
 
 def _prepare(

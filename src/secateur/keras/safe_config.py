@@ -178,7 +178,7 @@ class _Checker:
         if "module" not in part or not set(part) <= _OBJECT_KEYS:
             raise FileFormatError(f"{where}: {name!r} has keys that Keras does not write.")
         found = self._resolve(part, where)
-        if found.__module__.startswith("keras.src.metrics.") or _is_operation(found):
+        if str(found.__module__).startswith(("keras.src.metrics.", "keras.src.ops.")):
             _check_counts(part.get("config"), where)
 
     def _resolve(self, part: dict[str, Any], where: str) -> Any:
@@ -226,10 +226,6 @@ def _find_function(module: Any, name: str) -> Any:
     return next((function for function in found if function is not None), None)
 
 
-def _is_operation(found: Any) -> bool:
-    return str(found.__module__).startswith("keras.src.ops.")
-
-
 def _check_members(key: str, members: Any, where: str) -> None:
     """Refuse what Keras would read by the rules of its older formats, which check less."""
     required = {"module", "class_name"} if key == "layers" else {"args", "kwargs"}
@@ -259,12 +255,16 @@ def _check_counts(config: Any, where: str) -> None:
             raise FileFormatError(f"{where}: {key}={value} is more than {MAX_COUNT}.")
 
 
+def _is_dtype(name: Any) -> bool:
+    return isinstance(name, str) and name in _DTYPES
+
+
 def _check_symbol(config: Any, where: str) -> None:
     history = config.get("keras_history") if isinstance(config, dict) else None
     is_plain = (
         isinstance(config, dict)
         and set(config) <= {"shape", "dtype", "keras_history"}
-        and config.get("dtype") in _DTYPES
+        and _is_dtype(config.get("dtype"))
         and isinstance(config.get("shape"), list)
         and isinstance(history, list)
         and [type(part) for part in history] == [str, int, int]
@@ -276,7 +276,7 @@ def _check_symbol(config: Any, where: str) -> None:
 
 def _check_constant(config: Any, where: str) -> None:
     # A dtype such as "S1000000000" would take more memory than the value is long.
-    if not isinstance(config, dict) or config.get("dtype") not in _DTYPES - {"string"}:
+    if not isinstance(config, dict) or not _is_dtype(config.get("dtype")):
         raise FileFormatError(f"{where}: not a constant as Keras writes it.")
 
 

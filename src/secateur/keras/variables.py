@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras.src.utils.module_utils import tensorflow
 
 from secateur.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Variable
+
+_ALIGNMENT = 64
+# What NumPy can hand over by the DLPack protocol.
+_SHAREABLE = ("float16", "float32", "float64")
 
 
 def variable_shape(variable: Variable) -> tuple[int, ...]:
@@ -52,6 +57,62 @@ def read_array(variable: Variable) -> np.ndarray[Any, Any]:
     return array.reshape(variable_shape(variable))
 
 
+def writable_copy(variable: Variable) -> np.ndarray[Any, Any]:
+    """A copy of a variable's values to change and then hand to `give_array`.
+
+    Args:
+        variable: A built `keras.Variable` of any dtype.
+
+    Returns:
+        C-contiguous array of the variable's shape and dtype that starts on a cache line.
+
+    Example:
+        >>> import keras
+        >>> writable_copy(keras.Variable([[1.0, 2.0]])).tolist()
+        [[1.0, 2.0]]
+    """
+    values = read_array(variable)
+    memory = np.empty(values.nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    copy: np.ndarray[Any, Any] = (
+        memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    )
+    np.copyto(copy, values)
+    return copy
+
+
+def give_array(variable: Variable, array: np.ndarray[Any, Any]) -> None:
+    """Make an array the values of a variable, without a copy where the backend can.
+
+    The array is given away: neither it nor a view of it may be changed afterwards, as it may have
+    become the variable's memory.
+
+    Args:
+        variable: A built `keras.Variable`.
+        array: Values of exactly the variable's shape and dtype, best from `writable_copy`.
+
+    Raises:
+        InvalidArgumentError: Shape or dtype differ.
+
+    Example:
+        >>> import keras
+        >>> variable = keras.Variable([[1.0, 2.0]])
+        >>> array = writable_copy(variable)
+        >>> array[0, 0] = 0.0
+        >>> give_array(variable, array)
+        >>> read_array(variable).tolist()
+        [[0.0, 2.0]]
+    """
+    _check_fit(variable, array)
+    # TensorFlow aborts the process when it computes with memory that is aligned less.
+    is_aligned = array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous
+    is_known = array.dtype.name in _SHAREABLE and array.flags.writeable and array.size > 0
+    if keras.backend.backend() == "tensorflow" and is_aligned and is_known:
+        variable.assign(tensorflow.experimental.dlpack.from_dlpack(array.__dlpack__()))
+    else:
+        variable.assign(array)
+
+
 def write_array(variable: Variable, array: np.ndarray[Any, Any]) -> None:
     """Give a variable new values; the array is copied.
 
@@ -69,10 +130,14 @@ def write_array(variable: Variable, array: np.ndarray[Any, Any]) -> None:
         >>> read_array(variable).tolist()
         [[0.0, 0.0]]
     """
+    _check_fit(variable, array)
+    variable.assign(array)
+
+
+def _check_fit(variable: Variable, array: np.ndarray[Any, Any]) -> None:
     shape, dtype = variable_shape(variable), variable_dtype(variable)
     if array.shape != shape or array.dtype.name != dtype:
         raise InvalidArgumentError(
             f"Variable {variable.name!r} takes an array of shape {shape} and dtype {dtype}, "
             f"got {array.shape} and {array.dtype.name}; reshape or cast it first."
         )
-    variable.assign(array)
