@@ -68,9 +68,19 @@ def threshold(weights: np.ndarray, num_removed: int) -> np.float32:
 
 
 @pytest.fixture(scope="session")
-def pruned(weights: np.ndarray, threshold: np.float32) -> np.ndarray:
-    """The weights at 90 % zeros, made by NumPy."""
-    array = np.where(np.abs(weights) >= threshold, weights, np.float32(0))
+def kept(weights: np.ndarray, threshold: np.float32, num_removed: int) -> np.ndarray:
+    """The exact mask at 90 % zeros, made by NumPy: of equals the earlier go first."""
+    magnitudes = np.abs(weights)
+    mask = magnitudes >= threshold
+    ties = np.flatnonzero(magnitudes == threshold)
+    mask.ravel()[ties[: num_removed - (mask.size - np.count_nonzero(mask))]] = False
+    return mask
+
+
+@pytest.fixture(scope="session")
+def pruned(weights: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The weights at 90 % zeros, read-only."""
+    array = np.where(kept, weights, np.float32(0))
     array.flags.writeable = False
     return array
 

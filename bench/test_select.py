@@ -78,7 +78,7 @@ def test_exact_global_threshold_of_many_arrays(yardstick, many, num_removed, thr
     yardstick.rival("NumPy concatenate, partition", numpy_partition, is_threshold(threshold))
 
 
-def test_threshold_and_zeroing_in_place(yardstick, weights, work, num_removed, pruned):
+def test_threshold_and_zeroing_in_place(yardstick, weights, work, num_removed, threshold, pruned):
     def prune():
         cut = select.find_cut([work], num_removed)
         select.apply_cut([work], cut, out=[work])
@@ -108,7 +108,9 @@ def test_threshold_and_zeroing_in_place(yardstick, weights, work, num_removed, p
         return layer.weight.detach().numpy()
 
     def check(result):
-        np.testing.assert_array_equal(result, pruned)
+        # Which of those that tie with the threshold go is the other tools' own choice.
+        differ = np.flatnonzero(result.ravel() != pruned.ravel())
+        assert (np.abs(weights.ravel()[differ]) == threshold).all()
 
     yardstick.rival("NumPy partition, mask", numpy_zeroing, check)
     yardstick.rival("torch global_unstructured", torch_global_unstructured, check, module="torch")

@@ -162,8 +162,8 @@ def block_ranked(views: Mapping[str, Array], pattern: Block, norm: Norm) -> Rank
 def expand_blocks(block_mask: Array, mask: Array, pattern: Block) -> None:
     """Write a mask of blocks into the (out, in) mask of their weights."""
     order: Literal["C", "F"] = "C" if mask.flags.c_contiguous else "F"
-    mask[...] = pattern_kernels.expand_block_mask(
-        block_mask, mask.shape, pattern.rows, pattern.cols, order
+    pattern_kernels.expand_block_mask(
+        block_mask, (mask.shape[0], mask.shape[1]), pattern.rows, pattern.cols, order, mask
     )
 
 

@@ -52,12 +52,7 @@ def nm_mask(
     memory = memory_matrix(matrix)
     mask = memory.empty(np.bool_)
     if out is not None:
-        mask = out.T if memory.transposed else out
-        if mask.dtype != np.bool_ or mask.shape != memory.bits.shape or not _writeable(mask):
-            raise InvalidArgumentError(
-                f"out must be a writeable bool array of shape {matrix.shape} in the matrix's "
-                f"memory order, got {out.dtype} of shape {out.shape}, strides {out.strides}."
-            )
+        mask = _checked_out(out, matrix.shape, memory.transposed)
     by_value = order == "value"
     if not _core.nm_mask(memory.bits, memory.dtype, memory.transposed, n, m, by_value, mask):
         raise_non_finite(matrix, f"{n}:{m} mask")
@@ -65,7 +60,12 @@ def nm_mask(
 
 
 def expand_block_mask(
-    block_mask: Mask, shape: tuple[int, int], rows: int, cols: int, order: Literal["C", "F"] = "C"
+    block_mask: Mask,
+    shape: tuple[int, int],
+    rows: int,
+    cols: int,
+    order: Literal["C", "F"] = "C",
+    out: Mask | None = None,
 ) -> Mask:
     """Give every weight the mask of its block.
 
@@ -75,12 +75,13 @@ def expand_block_mask(
         rows: Outputs per block, at least 1.
         cols: Inputs per block, at least 1.
         order: Memory order of the result.
+        out: Optional bool array of that shape and memory order, written to and returned.
 
     Returns:
         (out, in) bool mask in that memory order.
 
     Raises:
-        InvalidArgumentError: The block mask does not fit the shape, or an unknown order.
+        InvalidArgumentError: The block mask or `out` does not fit the shape, or an unknown order.
 
     Example:
         >>> expand_block_mask(np.array([[True, False]]), (2, 3), rows=2, cols=2)
@@ -104,10 +105,21 @@ def expand_block_mask(
             "The block mask must be C-contiguous; pass np.ascontiguousarray(block_mask)."
         )
     transposed = order == "F"
-    mask = np.empty(shape[::-1] if transposed else shape, np.bool_)
+    if out is None:
+        mask = np.empty(shape[::-1] if transposed else shape, np.bool_)
+    else:
+        mask = _checked_out(out, shape, transposed)
     _core.expand_blocks(block_mask, transposed, rows, cols, mask)
     return mask.T if transposed else mask
 
 
-def _writeable(mask: Mask) -> bool:
-    return mask.flags.c_contiguous and mask.flags.writeable
+def _checked_out(out: Mask, shape: tuple[int, ...], transposed: bool) -> Mask:
+    """The memory of an output, (in, out) if transposed."""
+    memory = out.T if transposed else out
+    fits = out.dtype == np.bool_ and out.shape == shape
+    if not fits or not memory.flags.c_contiguous or not memory.flags.writeable:
+        raise InvalidArgumentError(
+            f"out must be a writeable bool array of shape {shape} in {'F' if transposed else 'C'} "
+            f"order, got {out.dtype} of shape {out.shape}, strides {out.strides}."
+        )
+    return memory
