@@ -25,7 +25,7 @@ static_assert(std::endian::native == std::endian::little, "bit masks are stored 
 // The bits that make a number non-zero: all, or all but the sign.
 template <class T>
 constexpr T significant(Zero zero) {
-  return zero == Zero::by_value ? static_cast<T>(std::numeric_limits<T>::max() >> 1)
+  return zero == Zero::by_value ? static_cast<T>(std::numeric_limits<T>::max() / 2)
                                 : std::numeric_limits<T>::max();
 }
 
@@ -86,7 +86,7 @@ SECATEUR_INLINE void expand_rest(const std::uint64_t* words, std::size_t i, std:
     const std::uint64_t word = words[i / 64];
     const std::size_t end = std::min<std::size_t>(64, size - i);
     for (std::size_t j = 0; j < end; ++j) {
-      const bool set = (word >> j & 1) != 0 && used < num_values;
+      const bool set = (word >> j & 1U) != 0 && used < num_values;
       out[i + j] = set ? values[used] : T{0};
       used += set;
     }
@@ -179,6 +179,13 @@ void row_starts_scalar(const std::uint64_t* words, Place place, std::size_t cols
   row_starts_body(words, place, cols, indptr);
 }
 
+template <class T>
+void compress_to_csr32_scalar(const void* items, std::size_t size, CsrChunk to,
+                              std::uint64_t* words) {
+  compress_scalar<T>(items, size, Zero::by_value, to.values, to.room, words);
+  columns_scalar(words, size, to.first_col, to.cols, to.indices, to.room);
+}
+
 #if SECATEUR_X86
 
 template <class T>
@@ -219,7 +226,7 @@ constexpr std::array<Lanes8, 256> make_compress_table() {
   for (unsigned mask = 0; mask < 256; ++mask) {
     unsigned used = 0;
     for (unsigned lane = 0; lane < 8; ++lane) {
-      if ((mask >> lane & 1) != 0) table[mask][used++] = static_cast<std::uint8_t>(lane);
+      if ((mask >> lane & 1U) != 0) table[mask][used++] = static_cast<std::uint8_t>(lane);
     }
   }
   return table;
@@ -231,7 +238,7 @@ constexpr std::array<Lanes8, 256> make_expand_table() {
   for (unsigned mask = 0; mask < 256; ++mask) {
     unsigned used = 0;
     for (unsigned lane = 0; lane < 8; ++lane) {
-      const bool set = (mask >> lane & 1) != 0;
+      const bool set = (mask >> lane & 1U) != 0;
       table[mask][lane] = static_cast<std::uint8_t>(set ? used++ : 0x80U);
     }
   }
@@ -421,6 +428,13 @@ SECATEUR_TARGET_AVX2 void columns32_avx2(const std::uint64_t* words, std::size_t
   }
 }
 
+template <class T>
+SECATEUR_TARGET_AVX2 void compress_to_csr32_avx2(const void* items, std::size_t size, CsrChunk to,
+                                                 std::uint64_t* words) {
+  compress_avx2<T>(items, size, Zero::by_value, to.values, to.room, words);
+  columns32_avx2(words, size, to.first_col, to.cols, to.indices, to.room);
+}
+
 // ---- AVX-512: sixteen 32-bit lanes (or eight of 64 bits); narrower items are widened, because
 // their own compress needs VBMI2. Compress and expand work on registers: the forms that go straight
 // to and from memory take some 25 times as long on Zen 4, and the zero-masked expand twice the
@@ -585,31 +599,70 @@ SECATEUR_TARGET_AVX512 void positions16_avx512(const std::uint64_t* words, std::
   }
 }
 
-// As next_columns256.
-SECATEUR_TARGET_AVX512 SECATEUR_INLINE __m512i next_columns512(__m512i columns, __m512i step,
-                                                               __m512i cols) {
-  const __m512i moved = _mm512_add_epi32(columns, step);
-  return _mm512_min_epu32(moved, _mm512_sub_epi32(moved, cols));
-}
+// The columns of sixteen elements in a row, or of the first `lanes` of them. As next_columns256.
+struct Columns512 {
+  SECATEUR_TARGET_AVX512 SECATEUR_INLINE Columns512(std::size_t first_col, std::size_t cols,
+                                                    std::size_t lanes) {
+    std::array<std::uint32_t, 16> first;
+    for (std::size_t lane = 0; lane < 16; ++lane) {
+      first[lane] = static_cast<std::uint32_t>((first_col + lane) % cols);
+    }
+    now = load512(first.data());
+    step = _mm512_set1_epi32(static_cast<int>(lanes % cols));
+    row = _mm512_set1_epi32(static_cast<int>(cols));
+  }
+
+  SECATEUR_TARGET_AVX512 SECATEUR_INLINE void advance() {
+    const __m512i moved = _mm512_add_epi32(now, step);
+    now = _mm512_min_epu32(moved, _mm512_sub_epi32(moved, row));
+  }
+
+  __m512i now, step, row;
+};
 
 SECATEUR_TARGET_AVX512 void columns32_avx512(const std::uint64_t* words, std::size_t size,
                                              std::size_t first_col, std::size_t cols,
                                              std::int32_t* out, std::size_t room) {
-  std::array<std::uint32_t, 16> first;
-  for (std::size_t lane = 0; lane < 16; ++lane) {
-    first[lane] = static_cast<std::uint32_t>((first_col + lane) % cols);
-  }
-  __m512i columns = load512(first.data());
-  const __m512i step = _mm512_set1_epi32(static_cast<int>(16 % cols));
-  const __m512i row = _mm512_set1_epi32(static_cast<int>(cols));
+  Columns512 columns(first_col, cols, 16);
   std::size_t used = 0;
   for (std::size_t i = 0; i < size; i += 16) {
     const unsigned set = static_cast<unsigned>(words[i / 64] >> i % 64) & 0xFFFFU;
     const auto count = static_cast<std::size_t>(std::popcount(set));
-    append512(out, room, used, compress512<std::int32_t>(set, columns), count);
-    columns = next_columns512(columns, step, row);
+    append512(out, room, used, compress512<std::int32_t>(set, columns.now), count);
+    columns.advance();
     used += count;
   }
+}
+
+// One loop does both: while it waits for the matrix, the columns cost nothing.
+template <class T>
+SECATEUR_TARGET_AVX512 void compress_to_csr32_avx512(const void* items, std::size_t size,
+                                                     CsrChunk to, std::uint64_t* words) {
+  constexpr unsigned kLanes = kLanes512<T>;
+  const T* in = static_cast<const T*>(items);
+  T* values = static_cast<T*>(to.values);
+  const T mask = significant<T>(Zero::by_value);
+  Columns512 columns(to.first_col, to.cols, kLanes);
+  std::size_t used = 0;
+  std::size_t i = 0;
+  for (; i + 64 <= size; i += 64) {
+    std::uint64_t word = 0;
+    for (unsigned j = 0; j < 64; j += kLanes) {
+      const __m512i lanes = load512(in + i + j);
+      const unsigned set = nonzero512<T>(lanes, mask);
+      const auto count = static_cast<std::size_t>(std::popcount(set));
+      append512(values, to.room, used, compress512<T>(set, lanes), count);
+      append512(to.indices, to.room, used, compress512<std::int32_t>(set, columns.now), count);
+      columns.advance();
+      word |= std::uint64_t{set} << j;
+      used += count;
+    }
+    words[i / 64] = word;
+  }
+  compress_rest(in, i, size, mask, values, to.room, used, words);
+  const std::size_t left = room_left(to.room, used);
+  columns_body(words + i / 64, size - i, (to.first_col + i) % to.cols, to.cols,
+               to.indices + (to.room - left), left);
 }
 
 #endif  // SECATEUR_X86
@@ -617,11 +670,13 @@ SECATEUR_TARGET_AVX512 void columns32_avx512(const std::uint64_t* words, std::si
 template <class T>
 ChunkKernels kernels_for() {
 #if SECATEUR_X86
-  return {pick(&count_scalar<T>, &count_avx2<T>, &count_avx512<T>),
-          pick(&compress_scalar<T>, &compress_avx2<T>, &compress_avx512<T>),
-          pick(&expand_scalar<T>, &expand_avx2<T>, &expand_avx512<T>)};
+  return {
+      pick(&count_scalar<T>, &count_avx2<T>, &count_avx512<T>),
+      pick(&compress_scalar<T>, &compress_avx2<T>, &compress_avx512<T>),
+      pick(&expand_scalar<T>, &expand_avx2<T>, &expand_avx512<T>),
+      pick(&compress_to_csr32_scalar<T>, &compress_to_csr32_avx2<T>, &compress_to_csr32_avx512<T>)};
 #else
-  return {&count_scalar<T>, &compress_scalar<T>, &expand_scalar<T>};
+  return {&count_scalar<T>, &compress_scalar<T>, &expand_scalar<T>, &compress_to_csr32_scalar<T>};
 #endif
 }
 

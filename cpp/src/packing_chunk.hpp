@@ -22,6 +22,15 @@ struct Place {
   std::uint64_t offset;
 };
 
+// Where a chunk of a matrix is written to in CSR. Its first element stands in `first_col` < cols.
+struct CsrChunk {
+  void* values;
+  std::int32_t* indices;
+  std::size_t room;
+  std::size_t first_col;
+  std::size_t cols;
+};
+
 // `room` is how many entries may be written. It equals the number of non-zeros, unless another
 // thread changes the array while we read it: then the result is wrong, but nothing else is
 // overwritten.
@@ -32,6 +41,8 @@ struct ChunkKernels {
   // Reads at most `num_values` values.
   void (*expand)(const std::uint64_t* words, std::size_t size, const void* values,
                  std::size_t num_values, void* out);
+  // compress by value and columns32 (see below) in one.
+  void (*compress_to_csr32)(const void* items, std::size_t size, CsrChunk to, std::uint64_t* words);
 };
 
 // item_size: 1, 2, 4 or 8.
@@ -61,7 +72,7 @@ constexpr Place chunk_place(std::size_t chunk, std::size_t size, const std::uint
   return {begin, left < kPackingChunk ? left : kPackingChunk, offsets[chunk]};
 }
 
-enum class Walk { forwards, backwards };
+enum class Walk : std::uint8_t { forwards, backwards };
 
 // Runs task(0) ... task(count - 1) in parallel, in at most 128 runs of neighbours. The system
 // clears new memory in pages of 2 MiB when it is first touched: two threads that meet in one page
@@ -79,20 +90,28 @@ void for_each_run(std::size_t count, Walk walk, const Task& task) {
   });
 }
 
+template <class Index>
+void chunk_row_starts(const IndexKernels& kernels, const std::uint64_t* words, Place place,
+                      std::size_t cols, Index* indptr) {
+  if constexpr (sizeof(Index) == 4) {
+    kernels.row_starts32(words, place, cols, indptr);
+  } else {
+    kernels.row_starts64(words, place, cols, indptr);
+  }
+}
+
 // The chunk's share of the index arrays, from its bits.
 template <class Index>
 void chunk_to_csr(const IndexKernels& kernels, const std::uint64_t* words, Place place,
                   std::size_t num_nonzeros, MatrixShape shape, Index* indices, Index* indptr) {
   const std::size_t first_col = place.begin % shape.cols;
+  Index* out = indices + place.offset;
   if constexpr (sizeof(Index) == 4) {
-    kernels.columns32(words, place.size, first_col, shape.cols, indices + place.offset,
-                      num_nonzeros);
-    kernels.row_starts32(words, place, shape.cols, indptr);
+    kernels.columns32(words, place.size, first_col, shape.cols, out, num_nonzeros);
   } else {
-    kernels.columns64(words, place.size, first_col, shape.cols, indices + place.offset,
-                      num_nonzeros);
-    kernels.row_starts64(words, place, shape.cols, indptr);
+    kernels.columns64(words, place.size, first_col, shape.cols, out, num_nonzeros);
   }
+  chunk_row_starts(kernels, words, place, shape.cols, indptr);
 }
 
 }  // namespace secateur

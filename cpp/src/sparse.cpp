@@ -21,7 +21,7 @@ constexpr std::size_t kTile = 8192;
 
 // From this size the dense matrix does not stay in the cache, and writing around it saves the read
 // that an ordinary store makes of each line: half as long on memory that was used before.
-constexpr std::size_t kStreamBytes = std::size_t{32} << 20;
+constexpr std::size_t kStreamBytes = std::size_t{32} << 20U;
 
 // ---- Copying around the cache ----
 
@@ -173,11 +173,17 @@ void dense_to_csr(const void* dense, std::size_t item_size, MatrixShape shape,
   for_each_run(chunks, Walk::backwards, [&](std::size_t c) {
     const Place place = chunk_place(c, size, offsets);
     const auto count = static_cast<std::size_t>(offsets[c + 1] - offsets[c]);
+    const void* from = static_cast<const std::byte*>(dense) + place.begin * item_size;
+    void* to = static_cast<std::byte*>(values) + place.offset * item_size;
     Words words;
-    kernels.compress(static_cast<const std::byte*>(dense) + place.begin * item_size, place.size,
-                     Zero::by_value, static_cast<std::byte*>(values) + place.offset * item_size,
-                     count, words.data());
-    chunk_to_csr(index, words.data(), place, count, shape, indices, indptr);
+    if constexpr (sizeof(Index) == 4) {
+      const CsrChunk chunk{to, indices + place.offset, count, place.begin % shape.cols, shape.cols};
+      kernels.compress_to_csr32(from, place.size, chunk, words.data());
+      chunk_row_starts(index, words.data(), place, shape.cols, indptr);
+    } else {
+      kernels.compress(from, place.size, Zero::by_value, to, count, words.data());
+      chunk_to_csr(index, words.data(), place, count, shape, indices, indptr);
+    }
   });
   indptr[shape.rows] = static_cast<Index>(offsets[chunks]);
 }

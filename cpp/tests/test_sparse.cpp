@@ -24,8 +24,8 @@ struct Result {
   }
 };
 
-std::vector<float> make_matrix(MatrixShape shape, double density) {
-  std::mt19937 random(7);
+std::vector<float> make_matrix(MatrixShape shape, double density, unsigned seed = 7) {
+  std::mt19937 random(seed);
   std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<float> dense(shape.rows * shape.cols);
   for (float& item : dense) {
@@ -80,7 +80,8 @@ void matrices_of_every_form_come_back() {
 void streamed_matrices_come_back() { round_trips<std::int32_t>({1031, 8209}, 0.05); }
 
 template <class Index>
-CsrFault fault_of(std::vector<Index> indices, std::vector<Index> indptr, std::size_t cols) {
+CsrFault fault_of(const std::vector<Index>& indices, const std::vector<Index>& indptr,
+                  std::size_t cols) {
   const MatrixShape shape{indptr.size() - 1, cols};
   const Result<Index> csr{std::vector<float>(indices.size(), 1), indices, indptr};
   std::vector<float> out(shape.rows * shape.cols);

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, overload, runtim
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur._kernels.native.matrices import count_non_finite
 from secateur._kernels.native.saliency import all_finite, scaled_magnitude
 from secateur.errors import (
     ArgumentTypeError,
@@ -329,8 +330,8 @@ def _naming_non_finite(weights: Sequence[Array]) -> Iterator[None]:
 
 
 def _non_finite_message(index: int, array: Array) -> str:
-    count = array.size - int(np.count_nonzero(np.isfinite(array)))
     return (
-        f"weights[{index}] of shape {array.shape} holds {count} NaN or infinite values. "
+        f"weights[{index}] of shape {array.shape} holds {count_non_finite(array)} NaN or infinite "
+        "values. "
         "Mend them first, for example with np.nan_to_num."
     )

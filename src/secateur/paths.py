@@ -121,6 +121,8 @@ def pair_saliencies(weights: Sequence[Matrix]) -> list[Matrix]:
         [array([[3.],
                [4.]]), array([[3., 4.]])]
     """
+    if not weights:
+        return []
     if len(weights) == 1:
         raise InvalidArgumentError(
             "A window of two adjacent matrices was asked for, but weights[0] stands alone. "
@@ -230,7 +232,8 @@ def _rounded(values: NDArray[np.float64], sources: Sequence[Matrix], what: str) 
     if any(source.dtype == np.float64 for source in sources):
         rounded: Matrix = values
     else:
-        rounded = values.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float32)
     if not np.isfinite(rounded).all():
         raise NonFiniteError(
             f"{what}: a result is too large for {rounded.dtype}. Scale the weights down, or pass "

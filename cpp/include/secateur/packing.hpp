@@ -20,7 +20,7 @@ constexpr std::size_t packing_chunks(std::size_t size) noexcept {
 }
 
 // by_bits: any set bit makes a number non-zero. by_value: -0.0 is zero too (floats only).
-enum class Zero : int { by_bits = 0, by_value = 1 };
+enum class Zero : std::uint8_t { by_bits = 0, by_value = 1 };
 
 // An array as the packing kernels see it: raw items, no type.
 struct Items {

@@ -26,14 +26,14 @@ struct Csr {
   MatrixShape shape;
 };
 
-enum class CsrFault : int {
+enum class CsrFault : std::uint8_t {
   none = 0,
   indptr = 1,   // does not start at 0, decreases, or ends past `size`
   indices = 2,  // outside the columns, or not strictly increasing within a row
 };
 
 // What `dense` holds on entry.
-enum class Fresh : int {
+enum class Fresh : std::uint8_t {
   no = 0,     // anything: every element is written
   zeros = 1,  // zeros: only non-zeros are written, so pages never touched cost nothing twice
 };

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +79,24 @@ def memory_matrix(matrix: NDArray[Any]) -> MemoryMatrix:
     )
 
 
-def raise_non_finite(matrix: NDArray[Any], what: str) -> None:
+def count_non_finite(array: NDArray[Any]) -> int:
+    """How many elements are NaN or infinite.
+
+    Example:
+        >>> count_non_finite(np.array([1.0, np.nan]))
+        1
+    """
+    with np.errstate(invalid="ignore"):  # bfloat16's isfinite complains of signalling NaNs
+        return array.size - int(np.count_nonzero(np.isfinite(array)))
+
+
+def raise_non_finite(matrix: NDArray[Any], what: str) -> NoReturn:
     """Say why a kernel's result is not finite: its input, or an overflow on the way.
 
     Raises:
         NonFiniteError: Always.
     """
-    count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
+    count = count_non_finite(matrix)
     if count:
         raise NonFiniteError(
             f"{what}: {count} of {matrix.size} values of the matrix are NaN or infinite. "

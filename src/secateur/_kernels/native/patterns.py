@@ -90,14 +90,15 @@ def expand_block_mask(
     """
     if rows < 1 or cols < 1 or order not in ("C", "F"):
         raise InvalidArgumentError(
-            f"Expected rows and cols of at least 1 and order 'C' or 'F', got {rows}x{cols}, {order!r}."
+            "Expected rows and cols of at least 1 and order 'C' or 'F', "
+            f"got {rows}x{cols}, {order!r}."
         )
     rows, cols = min(rows, max(1, shape[0])), min(cols, max(1, shape[1]))
     expected = (-(-shape[0] // rows), -(-shape[1] // cols))
     if block_mask.dtype != np.bool_ or block_mask.shape != expected:
         raise InvalidArgumentError(
-            f"A {shape} matrix in {rows}x{cols} blocks needs a bool block mask of shape {expected}, "
-            f"got {block_mask.dtype} of shape {block_mask.shape}."
+            f"A {shape} matrix in {rows}x{cols} blocks needs a bool block mask of shape "
+            f"{expected}, got {block_mask.dtype} of shape {block_mask.shape}."
         )
     if not block_mask.flags.c_contiguous:
         raise InvalidArgumentError(

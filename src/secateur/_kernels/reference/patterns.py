@@ -11,7 +11,7 @@ from secateur.errors import NonFiniteError
 
 
 def nm_mask(matrix: NDArray[Any], n: int, m: int, order: str = "magnitude") -> NDArray[np.bool_]:
-    """Sort each group of m inputs; the n last stay. The sort is stable, so later ones stay on ties."""
+    """Sort each group of m inputs; the n last stay. A stable sort keeps the later of equal ones."""
     values = matrix.astype(np.float64)
     keys = values if order == "value" else np.abs(values)
     if np.isnan(keys).any() or (order == "magnitude" and np.isinf(keys).any()):
