@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from secateur.arrays import Array
 from secateur.criteria import Criterion, Path, get_criterion
 from secateur.errors import InvalidArgumentError
@@ -15,7 +13,7 @@ from secateur.keras.chains import require_chain
 from secateur.keras.cloning import clone_model
 from secateur.keras.selecting import Selector, resolve_targets, select_tensors
 from secateur.keras.tensors import FoundTensors, WeightTensor, find_tensors
-from secateur.keras.variables import read_array, write_array
+from secateur.keras.variables import empty_like, give_array, read_array
 from secateur.keras.walk import is_graph
 from secateur.patterns import Pattern, Unstructured, parse_pattern
 from secateur.plan import PrunePlan
@@ -285,8 +283,8 @@ def _apply(
     if ranked is None and isinstance(plan.criterion, Path):
         request = Request(plan.criterion, plan.pattern, plan.norm)
         ranked = _rank(model, find_tensors(model), tensors, request)
-    out = {name: np.empty_like(array) for name, array in tensors.arrays.items()}
+    out = {name: empty_like(array) for name, array in tensors.arrays.items()}
     masks, report = apply_plan(plan, tensors, out, ranked=ranked, progress=progress)
     for name in masks:  # nothing is written before everything is known
-        write_array(by_name[name].variable, out[name])
+        give_array(by_name[name].variable, out[name])
     return Result(model, masks, PruneReport(report.tensors, left), plan)

@@ -72,13 +72,28 @@ def writable_copy(variable: Variable) -> np.ndarray[Any, Any]:
         [[1.0, 2.0]]
     """
     values = read_array(variable)
-    memory = np.empty(values.nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    copy: np.ndarray[Any, Any] = (
-        memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    )
+    copy = empty_like(values)
     np.copyto(copy, values)
     return copy
+
+
+def empty_like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array to fill and then hand to `give_array`.
+
+    Args:
+        array: Whose shape and dtype it gets.
+
+    Returns:
+        C-contiguous array of undefined content that starts on a cache line.
+
+    Example:
+        >>> empty_like(np.ones((3, 2), np.float32)).shape
+        (3, 2)
+    """
+    memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    run: np.ndarray[Any, Any] = memory[start : start + array.nbytes].view(array.dtype)
+    return run.reshape(array.shape)
 
 
 def give_array(variable: Variable, array: np.ndarray[Any, Any]) -> None:
@@ -89,7 +104,8 @@ def give_array(variable: Variable, array: np.ndarray[Any, Any]) -> None:
 
     Args:
         variable: A built `keras.Variable`.
-        array: Values of exactly the variable's shape and dtype, best from `writable_copy`.
+        array: Values of exactly the variable's shape and dtype, best from `writable_copy` or
+            `empty_like`.
 
     Raises:
         InvalidArgumentError: Shape or dtype differ.
