@@ -116,11 +116,11 @@ def dense_to_csr64(
     indptr: NDArray[Any],
 ) -> None: ...
 def dense_to_csr_once32(
-    matrix: npt.NDArray[Any],
-    offsets: npt.NDArray[Any],
-    values: npt.NDArray[Any],
-    indices: npt.NDArray[Any],
-    indptr: npt.NDArray[Any],
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
 ) -> int: ...
 def csr_to_dense32(
     values: NDArray[Any],
