@@ -9,10 +9,14 @@
 #if SECATEUR_X86
 
 // GCC 12 takes the deliberately undefined operands inside its own AVX-512 header for mistakes.
+#if !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
 
 #include <algorithm>
 #include <cstring>
@@ -60,7 +64,7 @@ struct Zmm;
       return _mm512_max_epi##BITS(a, b);                                                        \
     }                                                                                           \
     SECATEUR_TARGET_AVX512 static SECATEUR_INLINE __m512i negate_if(__m512i a, __m512i signs) { \
-      const __m512i all = _mm512_srai_epi##BITS(signs, BITS - 1);                               \
+      const __m512i all = _mm512_srai_epi##BITS(signs, (BITS) - 1);                             \
       return _mm512_sub_epi##BITS(_mm512_xor_si512(a, all), all);                               \
     }                                                                                           \
     SECATEUR_TARGET_AVX512 static SECATEUR_INLINE __m512i keep(Lanes lanes, __m512i a,          \
@@ -161,7 +165,7 @@ SECATEUR_TARGET_AVX512 Bits rotate_avx512(const GroupRun<Bits>& run) {
   constexpr int kLanes = kKeysAvx512<Bits>;
   const int m = run.rule.m;
   const Rotations<Int, kLanes> rotations(m);
-  const auto step = static_cast<std::size_t>(kLanes / m * m);
+  const auto step = static_cast<std::size_t>(kLanes - kLanes % m);
   const __m512i magnitude_bits = V::set(static_cast<Int>(kMagnitudeBits<Bits>));
   const __m512i one = V::set(1);
   const __m512i kept_ranks = V::set(static_cast<Int>(run.rule.n));
@@ -189,7 +193,7 @@ template <class Bits>
 SECATEUR_TARGET_AVX2 Bits rotate_avx2(const GroupRun<Bits>& run) {
   const int m = run.rule.m;
   const Rotations<std::int32_t, kKeysAvx2> rotations(m);
-  const auto step = static_cast<std::size_t>(kKeysAvx2 / m * m);
+  const auto step = static_cast<std::size_t>(kKeysAvx2 - kKeysAvx2 % m);
   const __m256i kept_ranks = _mm256_set1_epi32(run.rule.n);
   __m256i largest = _mm256_setzero_si256();
   for (std::size_t i = 0; i < run.size; i += step) {
