@@ -1,6 +1,9 @@
 // n:m groups inside one register: rotate every group against itself by 1 ... m - 1, compare, and
 // count for each element how many of its group beat it. It is kept if fewer than n do.
 //
+// Lanes past the last whole group of a register hold the beginning of the next one; what is written
+// for them is overwritten by the next step, so that whole registers can be read and written.
+//
 // m - 1 rotations of four instructions each cost less than memory lets wait for up to m = 16 in
 // float32 (about 2 cycles each, where 16 floats take about 20 to arrive), and nothing has to be
 // transposed.
@@ -165,14 +168,13 @@ SECATEUR_TARGET_AVX512 Bits rotate_avx512(const GroupRun<Bits>& run) {
   constexpr int kLanes = kKeysAvx512<Bits>;
   const int m = run.rule.m;
   const Rotations<Int, kLanes> rotations(m);
-  const auto group = static_cast<std::size_t>(m);
-  const std::size_t step = kLanes / group * group;
+  const auto step = static_cast<std::size_t>(kLanes - kLanes % m);
   const __m512i magnitude_bits = V::set(static_cast<Int>(kMagnitudeBits<Bits>));
   const __m512i one = V::set(1);
   const __m512i kept_ranks = V::set(static_cast<Int>(run.rule.n));
   __m512i largest = _mm512_setzero_si512();
   for (std::size_t i = 0; i < run.size; i += step) {
-    const std::size_t count = std::min(step, run.size - i);
+    const std::size_t count = std::min<std::size_t>(kLanes, run.size - i);
     const auto lanes = static_cast<Lanes>(~std::uint64_t{0} >> (64 - count));
     const __m512i bits = V::load(lanes, run.data + i);
     const __m512i magnitudes = _mm512_and_si512(bits, magnitude_bits);
@@ -194,12 +196,11 @@ template <class Bits>
 SECATEUR_TARGET_AVX2 Bits rotate_avx2(const GroupRun<Bits>& run) {
   const int m = run.rule.m;
   const Rotations<std::int32_t, kKeysAvx2> rotations(m);
-  const auto group = static_cast<std::size_t>(m);
-  const std::size_t step = kKeysAvx2 / group * group;
+  const auto step = static_cast<std::size_t>(kKeysAvx2 - kKeysAvx2 % m);
   const __m256i kept_ranks = _mm256_set1_epi32(run.rule.n);
   __m256i largest = _mm256_setzero_si256();
   for (std::size_t i = 0; i < run.size; i += step) {
-    const std::size_t count = std::min(step, run.size - i);
+    const std::size_t count = std::min<std::size_t>(kKeysAvx2, run.size - i);
     const Ymm lanes = keys_of(load_lanes<Bits>(run.data + i, count), count, run.rule.order);
     largest = _mm256_max_epi32(largest, lanes.magnitudes);
     __m256i beaten_by = _mm256_setzero_si256();
