@@ -21,21 +21,39 @@ void check_cols(std::size_t cols) {
   require(sizeof(Index) == 8 || cols <= 0x7FFFFFFF, "so many columns need 64-bit indices");
 }
 
+Dense to_matrix(const py::array& matrix) {
+  const std::size_t bytes = packed::item_size(matrix, "matrix");
+  return {matrix.data(), bytes, matrix_shape(matrix, "matrix")};
+}
+
+template <class Index>
+CsrOut<Index> to_output(const Dense& dense, py::array& values, py::array& indices,
+                        py::array& indptr) {
+  check_cols<Index>(dense.shape.cols);
+  const auto capacity = static_cast<std::size_t>(values.size());
+  return {packed::raw_output(values, capacity, dense.item_size, "values"),
+          packed::output<Index>(indices, capacity, "indices"),
+          packed::output<Index>(indptr, dense.shape.rows + 1, "indptr"), capacity};
+}
+
 template <class Index>
 void to_csr(const py::array& matrix, const py::array& offsets, py::array& values,
             py::array& indices, py::array& indptr) {
-  const std::size_t bytes = packed::item_size(matrix, "matrix");
-  const MatrixShape shape = matrix_shape(matrix, "matrix");
-  check_cols<Index>(shape.cols);
-  const auto count = static_cast<std::size_t>(values.size());
+  const Dense dense = to_matrix(matrix);
+  const CsrOut<Index> out = to_output<Index>(dense, values, indices, indptr);
   const auto* table =
-      packed::offsets(offsets, packing_chunks(shape.rows * shape.cols), kPackingChunk, count);
-  void* kept = packed::raw_output(values, count, bytes, "values");
-  auto* columns = packed::output<Index>(indices, count, "indices");
-  auto* starts = packed::output<Index>(indptr, shape.rows + 1, "indptr");
-  const void* dense = matrix.data();
+      packed::offsets(offsets, packing_chunks(dense.size()), kPackingChunk, out.capacity);
   const py::gil_scoped_release release;
-  dense_to_csr(dense, bytes, shape, table, kept, columns, starts);
+  dense_to_csr(dense, table, out);
+}
+
+std::uint64_t to_csr_once(const py::array& matrix, py::array& offsets, py::array& values,
+                          py::array& indices, py::array& indptr) {
+  const Dense dense = to_matrix(matrix);
+  const auto out = to_output<std::int32_t>(dense, values, indices, indptr);
+  auto* table = packed::output<std::uint64_t>(offsets, packing_chunks(dense.size()) + 1, "offsets");
+  const py::gil_scoped_release release;
+  return dense_to_csr_once(dense, table, out);
 }
 
 template <class Index>
@@ -68,6 +86,9 @@ void bind_one(py::module_& module, const std::string& suffix) {
 void bind_sparse(py::module_& module) {
   bind_one<std::int32_t>(module, "32");
   bind_one<std::int64_t>(module, "64");
+  module.def("dense_to_csr_once32", &to_csr_once, py::arg("matrix").noconvert(),
+             py::arg("offsets").noconvert(), py::arg("values").noconvert(),
+             py::arg("indices").noconvert(), py::arg("indptr").noconvert());
 }
 
 }  // namespace secateur::bindings

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <vector>
 
 #include "packing_chunk.hpp"
 #include "secateur/simd.hpp"
@@ -63,6 +65,79 @@ auto copy_kernel() { return pick(&copy_scalar, &copy_avx2, &copy_avx512); }
 #else
 auto copy_kernel() { return &copy_scalar; }
 #endif
+
+// ---- Dense to CSR ----
+
+// Fills chunks of a CSR matrix, in any order. Entries past the capacity are not written.
+template <class Index>
+class Filler {
+ public:
+  Filler(const Dense& dense, const CsrOut<Index>& out)
+      : dense_(dense),
+        out_(out),
+        kernels_(chunk_kernels(dense.item_size)),
+        index_(index_kernels()) {}
+
+  std::size_t chunk_size(std::size_t c) const {
+    return std::min(kPackingChunk, dense_.size() - c * kPackingChunk);
+  }
+
+  const void* items(std::size_t c) const {
+    return static_cast<const std::byte*>(dense_.data) + c * kPackingChunk * dense_.item_size;
+  }
+
+  // The chunk's non-zeros are the entries from `begin` to `end`.
+  void fill(std::size_t c, std::uint64_t begin, std::uint64_t end) const {
+    const Place place{c * kPackingChunk, chunk_size(c), begin};
+    const auto first = static_cast<std::size_t>(std::min<std::uint64_t>(begin, out_.capacity));
+    const auto room = static_cast<std::size_t>(std::min<std::uint64_t>(end, out_.capacity)) - first;
+    const std::size_t cols = dense_.shape.cols;
+    void* values = static_cast<std::byte*>(out_.values) + first * dense_.item_size;
+    Words words;
+    if constexpr (sizeof(Index) == 4) {
+      const CsrChunk to{values, out_.indices + first, room, place.begin % cols, cols};
+      kernels_.compress_to_csr32(items(c), place.size, to, words.data());
+    } else {
+      kernels_.compress(items(c), place.size, Zero::by_value, values, room, words.data());
+      index_.columns64(words.data(), place.size, place.begin % cols, cols, out_.indices + first,
+                       room);
+    }
+    chunk_row_starts(index_, words.data(), place, cols, out_.indptr);
+  }
+
+  // Chunks write the start of each row they hold; without columns there are no chunks.
+  void close(std::uint64_t num_nonzeros) const {
+    if (dense_.shape.cols == 0) std::memset(out_.indptr, 0, dense_.shape.rows * sizeof(Index));
+    out_.indptr[dense_.shape.rows] = static_cast<Index>(num_nonzeros);
+  }
+
+ private:
+  Dense dense_;
+  CsrOut<Index> out_;
+  ChunkKernels kernels_;
+  IndexKernels index_;
+};
+
+constexpr std::uint64_t kUnknown = ~std::uint64_t{0};
+
+std::uint64_t wait_for(const std::atomic<std::uint64_t>& end) {
+  std::uint64_t known = end.load(std::memory_order_acquire);
+  while (known == kUnknown) {
+    std::this_thread::yield();
+    known = end.load(std::memory_order_acquire);
+  }
+  return known;
+}
+
+// Has the system clear new memory in parallel; see for_each_run for what happens otherwise.
+void touch_pages(void* memory, std::size_t bytes) {
+  constexpr std::size_t kPage = std::size_t{2} << 20U;
+  auto* first = static_cast<std::byte*>(memory);
+  const std::size_t head = (kPage - reinterpret_cast<std::uintptr_t>(memory) % kPage) % kPage;
+  if (head >= bytes) return;
+  parallel_for((bytes - head + kPage - 1) / kPage,
+               [&](std::size_t page) { first[head + page * kPage] = std::byte{0}; });
+}
 
 // ---- CSR to dense ----
 
@@ -162,30 +237,37 @@ bool fill_dense(const Csr<Index>& csr, T* dense, Fresh fresh) {
 }  // namespace
 
 template <class Index>
-void dense_to_csr(const void* dense, std::size_t item_size, MatrixShape shape,
-                  const std::uint64_t* offsets, void* values, Index* indices, Index* indptr) {
-  const ChunkKernels kernels = chunk_kernels(item_size);
-  const IndexKernels index = index_kernels();
-  const std::size_t size = shape.rows * shape.cols;
-  const std::size_t chunks = packing_chunks(size);
-  if (chunks == 0) std::memset(indptr, 0, shape.rows * sizeof(Index));
+void dense_to_csr(const Dense& dense, const std::uint64_t* offsets, const CsrOut<Index>& out) {
+  const Filler<Index> filler(dense, out);
+  const std::size_t chunks = packing_chunks(dense.size());
   // Backwards: what counting read last is still in the cache.
-  for_each_run(chunks, Walk::backwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, size, offsets);
-    const auto count = static_cast<std::size_t>(offsets[c + 1] - offsets[c]);
-    const void* from = static_cast<const std::byte*>(dense) + place.begin * item_size;
-    void* to = static_cast<std::byte*>(values) + place.offset * item_size;
-    Words words;
-    if constexpr (sizeof(Index) == 4) {
-      const CsrChunk chunk{to, indices + place.offset, count, place.begin % shape.cols, shape.cols};
-      kernels.compress_to_csr32(from, place.size, chunk, words.data());
-      chunk_row_starts(index, words.data(), place, shape.cols, indptr);
-    } else {
-      kernels.compress(from, place.size, Zero::by_value, to, count, words.data());
-      chunk_to_csr(index, words.data(), place, count, shape, indices, indptr);
-    }
+  for_each_run(chunks, Walk::backwards,
+               [&](std::size_t c) { filler.fill(c, offsets[c], offsets[c + 1]); });
+  filler.close(offsets[chunks]);
+}
+
+template <class Index>
+std::uint64_t dense_to_csr_once(const Dense& dense, std::uint64_t* offsets,
+                                const CsrOut<Index>& out) {
+  const ChunkKernels kernels = chunk_kernels(dense.item_size);
+  const Filler<Index> filler(dense, out);
+  const std::size_t chunks = packing_chunks(dense.size());
+  touch_pages(out.values, out.capacity * dense.item_size);
+  touch_pages(out.indices, out.capacity * sizeof(Index));
+  std::vector<std::atomic<std::uint64_t>> ends(chunks);
+  for (auto& end : ends) end.store(kUnknown, std::memory_order_relaxed);
+  parallel_for(chunks, [&](std::size_t c) {
+    const std::size_t count = kernels.count(filler.items(c), filler.chunk_size(c), Zero::by_value);
+    const std::uint64_t begin = c == 0 ? 0 : wait_for(ends[c - 1]);
+    ends[c].store(begin + count, std::memory_order_release);
+    filler.fill(c, begin, begin + count);
   });
-  indptr[shape.rows] = static_cast<Index>(offsets[chunks]);
+  offsets[0] = 0;
+  for (std::size_t c = 0; c < chunks; ++c) {
+    offsets[c + 1] = ends[c].load(std::memory_order_relaxed);
+  }
+  filler.close(offsets[chunks]);
+  return offsets[chunks];
 }
 
 template <class Index>
@@ -207,10 +289,10 @@ CsrFault csr_to_dense(const Csr<Index>& csr, void* dense, Fresh fresh) {
   return good ? CsrFault::none : CsrFault::indices;
 }
 
-template void dense_to_csr(const void*, std::size_t, MatrixShape, const std::uint64_t*, void*,
-                           std::int32_t*, std::int32_t*);
-template void dense_to_csr(const void*, std::size_t, MatrixShape, const std::uint64_t*, void*,
-                           std::int64_t*, std::int64_t*);
+template void dense_to_csr(const Dense&, const std::uint64_t*, const CsrOut<std::int32_t>&);
+template void dense_to_csr(const Dense&, const std::uint64_t*, const CsrOut<std::int64_t>&);
+template std::uint64_t dense_to_csr_once(const Dense&, std::uint64_t*, const CsrOut<std::int32_t>&);
+template std::uint64_t dense_to_csr_once(const Dense&, std::uint64_t*, const CsrOut<std::int64_t>&);
 template CsrFault csr_to_dense(const Csr<std::int32_t>&, void*, Fresh);
 template CsrFault csr_to_dense(const Csr<std::int64_t>&, void*, Fresh);
 

@@ -13,17 +13,6 @@ using namespace secateur;
 
 namespace {
 
-template <class Index>
-struct Result {
-  std::vector<float> values;
-  std::vector<Index> indices;
-  std::vector<Index> indptr;
-
-  Csr<Index> view(MatrixShape shape) const {
-    return {values.data(), indices.data(), indptr.data(), values.size(), sizeof(float), shape};
-  }
-};
-
 std::vector<float> make_matrix(MatrixShape shape, double density, unsigned seed = 7) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> uniform(-1, 1);
@@ -36,14 +25,40 @@ std::vector<float> make_matrix(MatrixShape shape, double density, unsigned seed 
 }
 
 template <class Index>
-Result<Index> convert(const std::vector<float>& dense, MatrixShape shape) {
-  std::vector<std::uint64_t> offsets(packing_chunks(dense.size()) + 1);
-  const Items items{dense.data(), dense.size(), sizeof(float)};
+struct Result {
+  std::vector<float> values;
+  std::vector<Index> indices;
+  std::vector<Index> indptr;
+
+  Result(std::size_t capacity, std::size_t rows)
+      : values(capacity), indices(capacity), indptr(rows + 1, 7) {}
+
+  Csr<Index> view(MatrixShape shape) const {
+    return {values.data(), indices.data(), indptr.data(), values.size(), sizeof(float), shape};
+  }
+
+  CsrOut<Index> out() { return {values.data(), indices.data(), indptr.data(), values.size()}; }
+};
+
+template <class Index>
+Result<Index> convert(const std::vector<float>& matrix, MatrixShape shape) {
+  std::vector<std::uint64_t> offsets(packing_chunks(matrix.size()) + 1);
+  const Items items{matrix.data(), matrix.size(), sizeof(float)};
   const std::uint64_t total = nonzero_offsets(items, Zero::by_value, offsets.data());
-  Result<Index> csr{std::vector<float>(total), std::vector<Index>(total),
-                    std::vector<Index>(shape.rows + 1)};
-  dense_to_csr(dense.data(), sizeof(float), shape, offsets.data(), csr.values.data(),
-               csr.indices.data(), csr.indptr.data());
+  const Dense dense{matrix.data(), sizeof(float), shape};
+  Result<Index> csr(total, shape.rows);
+  dense_to_csr(dense, offsets.data(), csr.out());
+
+  // In one pass, with just enough room and with too little.
+  std::vector<std::uint64_t> again(offsets.size());
+  Result<Index> once(total, shape.rows);
+  CHECK(dense_to_csr_once(dense, again.data(), once.out()) == total);
+  CHECK(total == 0 ||
+        std::memcmp(once.values.data(), csr.values.data(), total * sizeof(float)) == 0);
+  CHECK(once.indices == csr.indices && once.indptr == csr.indptr && again == offsets);
+  Result<Index> little(total / 2, shape.rows);
+  CHECK(dense_to_csr_once(dense, again.data(), little.out()) == total);
+  CHECK(again == offsets);
   return csr;
 }
 
@@ -83,7 +98,9 @@ template <class Index>
 CsrFault fault_of(const std::vector<Index>& indices, const std::vector<Index>& indptr,
                   std::size_t cols) {
   const MatrixShape shape{indptr.size() - 1, cols};
-  const Result<Index> csr{std::vector<float>(indices.size(), 1), indices, indptr};
+  Result<Index> csr(indices.size(), shape.rows);
+  csr.indices = indices;
+  csr.indptr = indptr;
   std::vector<float> out(shape.rows * shape.cols);
   const CsrFault fault = csr_to_dense(csr.view(shape), out.data(), Fresh::no);
   CHECK(csr_to_dense(csr.view(shape), out.data(), Fresh::zeros) == fault);

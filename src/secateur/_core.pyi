@@ -118,6 +118,13 @@ def dense_to_csr64(
     indices: NDArray[Any],
     indptr: NDArray[Any],
 ) -> None: ...
+def dense_to_csr_once32(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> int: ...
 def csr_to_dense32(
     values: NDArray[Any],
     indices: NDArray[Any],

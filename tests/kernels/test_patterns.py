@@ -43,10 +43,10 @@ def assert_same_mask(matrix, n, m, order):
     np.testing.assert_array_equal(mask, reference.nm_mask(matrix, n, m, order))
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("num_threads")
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nm_mask_at_tail_sizes(simd, dtype, memory):
+def test_nm_mask_at_tail_sizes(simd_level, dtype, memory):
     for size in SIZES:
         for n, m in [(1, 2), (2, 4), (1, 4), (4, 8), (3, 7), (8, 16), (16, 32)]:
             for shape in [(3, size), (size, 5)]:
@@ -55,7 +55,7 @@ def test_nm_mask_at_tail_sizes(simd, dtype, memory):
 
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nm_mask_for_every_n_and_m(simd, dtype, memory):
+def test_nm_mask_for_every_n_and_m(simd_level, dtype, memory):
     for m in range(1, 33):
         for n in range(m + 1):
             order = "magnitude" if n % 2 else "value"
@@ -63,17 +63,17 @@ def test_nm_mask_for_every_n_and_m(simd, dtype, memory):
 
 
 @pytest.mark.parametrize("memory", ["C", "F"])
-def test_nm_mask_of_many_tasks(simd, threads, memory):
+def test_nm_mask_of_many_tasks(simd_level, num_threads, memory):
     for n, m in [(2, 4), (5, 9), (20, 31)]:
         check_mask((70, 5000), np.float32, memory, n, m, "value")
 
 
-def test_equal_weights_keep_the_later(simd):
+def test_equal_weights_keep_the_later(simd_level):
     mask = native.nm_mask(np.zeros((1, 6), np.float32), 1, 4)
     np.testing.assert_array_equal(mask, [[False, False, False, True, False, True]])
 
 
-def test_value_order_keeps_positive_and_equal_zeros(simd):
+def test_value_order_keeps_positive_and_equal_zeros(simd_level):
     matrix = np.array([[0.0, -0.0, -5.0, -1.0]])
     np.testing.assert_array_equal(
         native.nm_mask(matrix, 1, 4, "value"), [[False, True, False, False]]
@@ -103,7 +103,7 @@ def test_nm_mask_keeps_n_of_every_group(matrix, m, share, order, memory):
 
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nm_mask_refuses_what_cannot_be_ranked(simd, dtype, memory):
+def test_nm_mask_refuses_what_cannot_be_ranked(simd_level, dtype, memory):
     for place in [(0, 0), (6, 40)]:
         for m in (4, 32):
             matrix = tied_matrix((7, 41), dtype, memory)
@@ -172,7 +172,7 @@ BLOCKS = [(1, 1), (4, 1), (1, 4), (4, 4), (16, 1), (1, 16), (2, 8), (3, 5), (100
 
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("block", BLOCKS)
-def test_expand_block_mask(simd, threads, block, memory):
+def test_expand_block_mask(simd_level, num_threads, block, memory):
     rows, cols = block
     for shape in [(3, size) for size in SIZES] + [(size, 5) for size in SIZES] + [(530, 270)]:
         grid = (-(-shape[0] // rows), -(-shape[1] // cols))

@@ -40,7 +40,7 @@ def assert_same_bits(result, expected):
     np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.usefixtures("simd", "threads")
+@pytest.mark.usefixtures("simd_level", "num_threads")
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_squared_sums(dtype, memory):
@@ -54,7 +54,7 @@ def test_squared_sums(dtype, memory):
             assert_same_bits(weighted, expected("squared_sums", shape, dtype, axis, weights))
 
 
-@pytest.mark.usefixtures("simd", "threads")
+@pytest.mark.usefixtures("simd_level", "num_threads")
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scaled_magnitude(dtype, memory):
@@ -70,7 +70,7 @@ def test_scaled_magnitude(dtype, memory):
             assert_same_bits(result, answer)
 
 
-@pytest.mark.usefixtures("simd", "threads")
+@pytest.mark.usefixtures("simd_level", "num_threads")
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_block_scores(dtype, memory):
@@ -82,9 +82,9 @@ def test_block_scores(dtype, memory):
             assert_same_bits(result, expected("block_scores", shape, dtype, rows, cols))
 
 
-@pytest.mark.usefixtures("simd")
+@pytest.mark.usefixtures("simd_level")
 @pytest.mark.parametrize("memory", ["C", "F"])
-def test_block_scores_of_many_tiles(threads, memory):
+def test_block_scores_of_many_tiles(num_threads, memory):
     matrix = random_matrix((300, 530), np.float32, memory)
     for rows, cols in [(4, 1), (1, 4), (200, 300)]:
         for norm in ("l1", "l2"):
@@ -122,7 +122,7 @@ def test_sums_do_not_depend_on_the_memory_order(matrix, axis):
     np.testing.assert_allclose(sums, plain, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("simd")
+@pytest.mark.usefixtures("simd_level")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("memory", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,7 +142,7 @@ def test_non_finite_weights_are_found(dtype, memory, bad):
                 call(matrix)
 
 
-@pytest.mark.usefixtures("simd")
+@pytest.mark.usefixtures("simd_level")
 def test_overflow_is_an_error_of_its_own():
     huge = np.full((4, 20), 1e200)
     with pytest.raises(NonFiniteError, match="although the matrix is finite"):
@@ -154,7 +154,7 @@ def test_overflow_is_an_error_of_its_own():
         native.scaled_magnitude(large, np.full(4, 2.0))
 
 
-@pytest.mark.usefixtures("simd")
+@pytest.mark.usefixtures("simd_level")
 def test_every_half_is_widened_exactly():
     for dtype in (np.float16, ml_dtypes.bfloat16):
         values = np.arange(1 << 16, dtype=np.uint16).view(dtype)

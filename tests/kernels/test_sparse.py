@@ -77,6 +77,26 @@ def test_a_large_matrix_is_written_around_the_cache_and_stays_right() -> None:
     assert room[:3].tolist() == [7, 7, 7]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["even", "uneven", "full", "empty"])
+def test_large_matrices_are_read_once_or_twice_with_the_same_result(kind: str, dtype: Any) -> None:
+    rows, cols = 1300, 4001  # more than the 64 chunks from which on a sample is taken
+    matrix = np.zeros((rows, cols), dtype)
+    flat = matrix.reshape(-1)
+    flat[::7] = 1 if kind == "even" else 0
+    if kind == "uneven":  # between the samples, and so unforeseen
+        for chunk in (1, 3, 5):
+            flat[chunk * CHUNK : (chunk + 1) * CHUNK] = 2
+    if kind == "full":
+        flat[:] = 3
+    got = sparse.dense_to_csr(matrix)
+    foreseen = sparse._guess(matrix.view(f"u{matrix.itemsize}")) >= got[0].size
+    assert foreseen == (kind != "uneven")
+    assert got[1].dtype == got[2].dtype == np.int32
+    for actual, expected in zip(got, reference.dense_to_csr(matrix), strict=True):
+        assert_same(actual, expected.astype(actual.dtype))
+
+
 @given(
     matrix=hnp.arrays(
         st.sampled_from([np.float32, np.float64]),

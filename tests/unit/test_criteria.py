@@ -12,7 +12,7 @@ from secateur.criteria import (
     saliency,
 )
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
-from secateur.path_strength import depth_saliencies, pair_saliencies
+from secateur.paths import depth_saliencies, pair_saliencies
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])

@@ -9,12 +9,36 @@
 
 namespace secateur {
 
-// `offsets` as nonzero_offsets(..., Zero::by_value) gave them for this matrix; `values` and
-// `indices` have offsets[packing_chunks(rows * cols)] entries, `indptr` rows + 1. Index is int32_t
-// or int64_t.
+struct Dense {
+  const void* data;
+  std::size_t item_size;  // 2, 4 or 8 bytes
+  MatrixShape shape;
+
+  std::size_t size() const noexcept { return shape.rows * shape.cols; }
+};
+
+// Index is int32_t or int64_t.
 template <class Index>
-void dense_to_csr(const void* dense, std::size_t item_size, MatrixShape shape,
-                  const std::uint64_t* offsets, void* values, Index* indices, Index* indptr);
+struct CsrOut {
+  void* values;
+  Index* indices;
+  Index* indptr;         // rows + 1 entries
+  std::size_t capacity;  // entries of `values` and of `indices`
+};
+
+// `offsets` as nonzero_offsets(..., Zero::by_value) gave them for this matrix; the capacity is
+// their last. Two passes over the matrix, then.
+template <class Index>
+void dense_to_csr(const Dense& dense, const std::uint64_t* offsets, const CsrOut<Index>& out);
+
+// One pass: each chunk is counted, learns from its predecessor where to write, and is written while
+// it is still in the cache. Gives `offsets` and returns the number of non-zeros; if that exceeds
+// the capacity, values and indices are incomplete, and dense_to_csr has all it needs to do it
+// again. Relies on parallel_for handing out tasks in order: the predecessor is done or under way,
+// never behind.
+template <class Index>
+std::uint64_t dense_to_csr_once(const Dense& dense, std::uint64_t* offsets,
+                                const CsrOut<Index>& out);
 
 template <class Index>
 struct Csr {

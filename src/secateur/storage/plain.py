@@ -25,8 +25,9 @@ def save_plain(path: StrPath, arrays: Mapping[str, NDArray[Any]]) -> None:
         OSError: The system refuses to write; the old file is left as it was.
 
     Example:
+        >>> import numpy
         >>> path = getfixture("tmp_path") / "plain.safetensors"
-        >>> save_plain(path, {"w": np.eye(2)})
+        >>> save_plain(path, {"w": numpy.eye(2)})
         >>> path.stat().st_size > 32
         True
     """

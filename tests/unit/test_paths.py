@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secateur.errors import InvalidArgumentError, NonFiniteError
-from secateur.path_strength import (
+from secateur.paths import (
     depth_saliencies,
     neuron_path_saliency,
     pair_saliencies,
