@@ -28,7 +28,8 @@ def is_threshold(expected):
     return check
 
 
-def test_exact_global_threshold(yardstick, weights, num_removed, threshold):
+def test_exact_global_threshold(yardstick, weights, work, num_removed, threshold):
+    work[...] = weights  # torch takes only arrays it might write to
     cut = yardstick.measure(
         "exact global threshold", lambda: select.find_cut([weights], num_removed), bound=2.5
     )
@@ -42,13 +43,13 @@ def test_exact_global_threshold(yardstick, weights, num_removed, threshold):
     def torch_kthvalue():
         import torch
 
-        flat = torch.from_numpy(weights.view()).abs().flatten()
+        flat = torch.from_numpy(work).abs().flatten()
         return torch.kthvalue(flat, num_removed + 1).values
 
     def torch_topk():
         import torch
 
-        flat = torch.from_numpy(weights.view()).abs().flatten()
+        flat = torch.from_numpy(work).abs().flatten()
         return torch.topk(flat, num_kept).values[-1]
 
     def tensorflow_top_k():
@@ -100,8 +101,9 @@ def test_threshold_and_zeroing_in_place(yardstick, weights, work, num_removed, t
         import torch
         from torch.nn.utils import prune as torch_prune
 
-        layer = torch.nn.Linear(*work.shape, bias=False)
-        layer.weight = torch.nn.Parameter(torch.from_numpy(weights.copy()))
+        restore()
+        layer = torch.nn.Linear(*work.shape, bias=False, device="meta")
+        layer.weight = torch.nn.Parameter(torch.from_numpy(work))
         torch_prune.global_unstructured(
             [(layer, "weight")], torch_prune.L1Unstructured, amount=num_removed
         )
@@ -142,6 +144,19 @@ def test_prune_arrays(yardstick, weights, num_removed, pruned):
     )
     assert result.report.num_zeros == num_removed
     np.testing.assert_array_equal(result.weights[0], pruned)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "block:4x4"])
+def test_prune_arrays_by_a_pattern(yardstick, weights, pattern):
+    target = {} if pattern == "2:4" else {"sparsity": 0.9}
+    result = yardstick.measure(
+        f"sc.prune_arrays(pattern={pattern!r})",
+        lambda: sc.prune_arrays([weights], pattern=pattern, **target),
+    )
+    [array], [mask] = result.weights, result.masks
+    np.testing.assert_array_equal(array, np.where(mask, weights, 0))
+    wanted = weights.size // 2 if pattern == "2:4" else round(0.9 * (weights.size // 16)) * 16
+    assert weights.size - np.count_nonzero(mask) == wanted
 
 
 def test_prune_arrays_in_place(yardstick, weights, work, num_removed, pruned):

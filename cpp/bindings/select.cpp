@@ -156,6 +156,10 @@ py::tuple bind_find_cut(const py::list& arrays, int dtype_code, int order_code, 
   return py::make_tuple(found.cut.key, found.cut.segment, found.cut.position, found.non_finite);
 }
 
+py::tuple to_tuple(const CutStatistics& one) {
+  return py::make_tuple(one.num_removed, one.largest_removed, one.smallest_kept);
+}
+
 py::list bind_apply_cut(const py::list& arrays, int dtype_code, int order_code, std::uint64_t key,
                         std::uint64_t segment, std::uint64_t position,
                         const std::optional<py::list>& out, const std::optional<py::list>& masks) {
@@ -169,9 +173,7 @@ py::list bind_apply_cut(const py::list& arrays, int dtype_code, int order_code, 
     statistics = apply_cut(segments, dtype, order, {key, segment, position}, targets);
   }
   py::list result;
-  for (const CutStatistics& one : statistics) {
-    result.append(py::make_tuple(one.num_removed, one.largest_removed, one.smallest_kept));
-  }
+  for (const CutStatistics& one : statistics) result.append(to_tuple(one));
   return result;
 }
 
@@ -190,6 +192,24 @@ void bind_apply_mask(const py::array& values, const py::array& mask, const py::a
                   extent_of(bits.data, bits.size, false)});
   const py::gil_scoped_release unlocked;
   apply_mask(from.data, static_cast<const std::uint8_t*>(bits.data), to.data, from.size, dtype);
+}
+
+py::tuple bind_mask_statistics(const py::array& values, const py::array& mask, int dtype_code,
+                               int order_code) {
+  const DType dtype = to_dtype(dtype_code);
+  const Order order = to_order(order_code);
+  const View from = view_of(values, item_size(dtype), false);
+  const View bits = view_of(mask, 1, false);
+  if (bits.size != from.size) {
+    throw std::invalid_argument("values and mask must have the same number of elements");
+  }
+  CutStatistics statistics{};
+  {
+    const py::gil_scoped_release unlocked;
+    statistics = mask_statistics(from.data, static_cast<const std::uint8_t*>(bits.data), from.size,
+                                 dtype, order);
+  }
+  return to_tuple(statistics);
 }
 
 }  // namespace
@@ -222,6 +242,8 @@ void bind_select(py::module_& module) {
              py::arg("masks"));
   module.def("apply_mask", &bind_apply_mask, py::arg("values").noconvert(),
              py::arg("mask").noconvert(), py::arg("out").noconvert(), py::arg("dtype"));
+  module.def("mask_statistics", &bind_mask_statistics, py::arg("values").noconvert(),
+             py::arg("mask").noconvert(), py::arg("dtype"), py::arg("order"));
   module.def(
       "read_pass",
       [](const py::array& array) {

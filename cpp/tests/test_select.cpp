@@ -298,6 +298,15 @@ void masks_are_applied_in_place_and_beside() {
       CHECK(beside[i] == (mask[i] != 0 ? values[i] : 0));
     }
     CHECK(in_place == beside);
+    std::uint64_t num_removed = 0;
+    for (const auto one : mask) num_removed += one == 0;
+    const CutStatistics done = mask_statistics(values.data(), mask.data(), values.size(),
+                                               DType::float32, Order::magnitude);
+    CHECK(done.num_removed == num_removed);
+    CHECK(done.largest_removed.has_value() && done.smallest_kept.has_value());
+    const CutStatistics none =
+        mask_statistics(nullptr, nullptr, 0, DType::float32, Order::magnitude);
+    CHECK(none.num_removed == 0 && !none.largest_removed && !none.smallest_kept);
   });
 }
 

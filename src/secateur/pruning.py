@@ -220,13 +220,7 @@ def _apply_nm(
     view = tensors.view(name)
     keys = view(ranked.arrays[name])
     nm_mask(name, keys, pattern, ranked.order, view(mask))
-    salient = np.abs(ranked.arrays[name]) if ranked.order == "magnitude" else ranked.arrays[name]
-    removed, kept = salient[~mask], salient[mask]
-    return CutStatistics(
-        removed.size,
-        float(removed.max()) if removed.size else None,
-        float(kept.min()) if kept.size else None,
-    )
+    return select_kernels.mask_statistics(ranked.arrays[name], mask, ranked.order)
 
 
 def _tensor_report(

@@ -271,6 +271,19 @@ def test_a_mask_is_applied(dtype):
 
 
 @everywhere
+@dtypes
+@orders
+def test_statistics_of_a_mask_are_the_oracles(dtype, order):
+    rng = np.random.default_rng(3)
+    for size in [*TAIL_SIZES, 70_003]:
+        values = make([size], dtype, normal)[0]
+        for share in (0.0, 0.5, 1.0):
+            mask = rng.random(size) < share
+            found = select.mask_statistics(values, mask, order)
+            assert found == oracle.statistics(values, mask, order)
+
+
+@everywhere
 def test_a_read_pass_sums_words():
     for size in [*TAIL_SIZES, 300_001]:
         array = np.random.default_rng(2).integers(0, 256, size, np.uint8)
@@ -308,6 +321,8 @@ CUT = select.cut_at(0.5, np.float32)
         (lambda: select.apply_cut([ONES[:3]], CUT, out=[ONES[1:]]), "share memory"),
         (lambda: select.apply_mask(ONES[:3], ONES[:3] > 0, ONES[1:]), "share memory"),
         (lambda: select.apply_mask(ONES, ONES > 0, ONES[:2]), "shape"),
+        (lambda: select.mask_statistics(ONES, ONES[:2] > 0), "shape"),
+        (lambda: select.mask_statistics(ONES, ONES), "bool"),
     ],
 )
 def test_unusable_arguments_are_refused_with_the_mend(call, message):

@@ -79,6 +79,10 @@ std::vector<CutStatistics> apply_cut(std::span<const Segment> segments, DType dt
 void apply_mask(const void* values, const std::uint8_t* mask, void* out, std::size_t size,
                 DType dtype);
 
+// What a mask that no cut made did, where it is 0 for what went. NaN is not looked for here.
+CutStatistics mask_statistics(const void* values, const std::uint8_t* mask, std::size_t size,
+                              DType dtype, Order order);
+
 // Sum of the 64-bit words, modulo 2^64: does nothing but read, so it is the yardstick for the rest.
 std::uint64_t read_pass(const void* data, std::size_t num_bytes);
 

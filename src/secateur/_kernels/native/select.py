@@ -229,6 +229,31 @@ def apply_mask(values: Array, mask: Array, out: Array) -> None:
         raise InvalidArgumentError(f"Cannot apply the mask: {error}.") from error
 
 
+def mask_statistics(values: Array, mask: Array, order: Order = "magnitude") -> CutStatistics:
+    """What a mask that no cut made did to an array, in one read.
+
+    Args:
+        values: C-contiguous, float16, bfloat16, float32 or float64, any shape. NaN is not looked
+            for.
+        mask: C-contiguous, bool, of the same shape; True = stays.
+        order: Whether the extremes are of |x| ("magnitude") or of x ("value").
+
+    Returns:
+        How many went, the largest that went and the smallest that stayed.
+
+    Raises:
+        InvalidArgumentError: An array cannot be used; the message says why.
+
+    Example:
+        >>> mask_statistics(np.float32([1, -2, 3]), np.array([False, True, True]))
+        CutStatistics(num_removed=1, largest_removed=1.0, smallest_kept=2.0)
+    """
+    order_code = _order_code(order)
+    dtype, bits = _bits_of([values])
+    [mask_bits] = _outputs_of([values], [mask], "mask", np.dtype(np.bool_), written=False)
+    return CutStatistics(*_core.mask_statistics(bits[0], mask_bits, dtype, order_code))
+
+
 def read_pass(array: Array) -> int:
     """Read an array once and do nothing else worth its time: the yardstick of all measurements.
 
