@@ -47,3 +47,11 @@ class SecateurWarning(UserWarning):
 
 class TargetNotReachedWarning(SecateurWarning):
     """Less was removed than was asked for; the message says how much, where and why."""
+
+
+class ProofError(SecateurError, ValueError):
+    """A cut model does not compute what the original computes with the removed parts held at zero."""
+
+
+class AdviceWarning(SecateurWarning):
+    """What was asked for works, but will probably not give what is hoped for."""

@@ -1,0 +1,17 @@
+"""The rule table, filled: importing this package imports every family of rules."""
+
+from __future__ import annotations
+
+from secateur.keras.rules import (  # noqa: F401
+    convolution,
+    elementwise,
+    linear,
+    merging,
+    normalization,
+    pooling,
+    shaping,
+)
+from secateur.keras.rules.site import Kept, Site
+from secateur.keras.rules.table import find, is_leaf, register_rule
+
+__all__ = ["Kept", "Site", "find", "is_leaf", "register_rule"]
