@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.keras.flatten import Call, Graph, Source, Tensor
+from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 from secateur.keras.rules import Site, find
 from secateur.keras.rules.site import Kept
 from secateur.network import Axes, Network
@@ -57,6 +57,9 @@ def describe(graph: Graph) -> Description:
 def _run_rule(site: Site, call: Call, walls: dict[str, str]) -> None:
     if isinstance(call.operation, Source):
         _source(site)
+        return
+    if isinstance(call.operation, Constant):
+        site.output(*[None] * len(call.outputs[0].shape))
         return
     rule = find(call.operation)
     kind = type(call.operation).__name__

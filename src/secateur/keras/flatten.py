@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import tree
 from keras.src import backend
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.ops.node import Node
 
 from secateur.errors import UnsupportedModelError
@@ -76,6 +77,14 @@ class Source:
 
 
 @dataclass(eq=False)
+class Constant:
+    """An array that an opened layer made, as an operation without inputs."""
+
+    value: Any
+    name: str = "constant"
+
+
+@dataclass(eq=False)
 class Graph:
     """A model as flat calls in an order in which they can run."""
 
@@ -93,6 +102,23 @@ class Graph:
         return [leaf for leaf in tree.flatten(self.output_structure) if isinstance(leaf, Tensor)]
 
 
+class Twins:
+    """Stock layers that share the variables of other layers, one for each."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Any] = {}
+
+    def of(self, layer: Any, make: Callable[[Any], Any]) -> Any:
+        """The twin of a layer; `make` is asked once."""
+        if id(layer) not in self._made:
+            self._made[id(layer)] = make(layer)
+        return self._made[id(layer)]
+
+
+Opener = Callable[..., Any]
+"""Called as `opener(layer, twins, *args, **kwargs)` with symbolic tensors."""
+
+
 class InferenceFlag:
     """Stands for "whatever `training` is": false when asked, and recognised when it is passed on."""
 
@@ -103,19 +129,25 @@ class InferenceFlag:
 FOLLOW_CALLER = InferenceFlag()
 
 
-def flatten(model: Any, is_leaf: Callable[[Any], bool], sample: Nest = None) -> Graph:
+def flatten(
+    model: Any,
+    is_leaf: Callable[[Any], bool],
+    opener_of: Callable[[Any], Opener | None],
+    sample: Nest = None,
+) -> Graph:
     """Trace a built model into flat calls.
 
     Args:
         model: Any Keras model: Sequential, functional, subclassed, nested.
         is_leaf: Whether a layer is to be taken whole.
+        opener_of: What to call in place of a layer's own `call`, for layers that have such a thing.
         sample: Data as the model takes it; tells the inputs of a subclassed model.
 
     Raises:
         UnsupportedModelError: The model is not built, or its `call` cannot run on symbolic tensors.
     """
     structure = tree.map_structure(_fresh, input_structure(model, sample))
-    trace = _Trace(model, is_leaf)
+    trace = _Trace(model, is_leaf, opener_of)
     with trace.recording():
         try:
             outputs = model(structure, training=FOLLOW_CALLER)
@@ -172,9 +204,17 @@ def _input_name(tensor: Any) -> str:
 class _Trace:
     """Records calls while a model runs on symbolic tensors, then reads the graph back."""
 
-    def __init__(self, model: Any, is_leaf: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        is_leaf: Callable[[Any], bool],
+        opener_of: Callable[[Any], Opener | None],
+    ) -> None:
         self.model = model
         self.is_leaf = is_leaf
+        self.opener_of = opener_of
+        self.twins = Twins()
+        self.depth = 0
         self.layers = list(dict.fromkeys(_all_layers(model)))
         self.history: dict[int, Any] = {}
         self.alive: list[Any] = []
@@ -188,14 +228,19 @@ class _Trace:
         counts = [
             (layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in self.layers
         ]
-        opened = [layer for layer in self.layers if not self.is_leaf(layer)]
+        opened = [x for x in self.layers if not self.is_leaf(x) or self.opener_of(x) is not None]
+        whole = [x for x in self.layers if self.is_leaf(x) and x._trainable_variables]
         for layer in opened:
             layer.__dict__["symbolic_call"] = self._opener(layer)
+        for layer in whole:
+            layer.__dict__["call"] = self._catcher(layer)
         try:
             yield
         finally:
             for layer in opened:
                 del layer.__dict__["symbolic_call"]
+            for layer in whole:
+                del layer.__dict__["call"]
             for layer, inbound, outbound in counts:
                 del layer._inbound_nodes[inbound:]
                 del layer._outbound_nodes[outbound:]
@@ -213,16 +258,42 @@ class _Trace:
 
         return open_call
 
+    def _catcher(self, layer: Any) -> Callable[..., Any]:
+        """Record calls of a layer on constants (positions, say), so that its weights stay weights."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.depth == 0 or in_stateless_scope():
+                return type(layer).call(layer, *args, **kwargs)
+            args, kwargs = tree.map_structure(self._constant, (args, kwargs))
+            return layer(*args, **kwargs)
+
+        return call
+
+    def _constant(self, leaf: Any) -> Any:
+        if not backend.is_tensor(leaf):
+            return leaf
+        symbol = keras.KerasTensor(leaf.shape, dtype=backend.standardize_dtype(leaf.dtype))
+        self.sources[id(leaf)] = (symbol, Constant(backend.convert_to_numpy(leaf)))
+        self.alive.append(leaf)
+        return symbol
+
     def _open(self, layer: Any, args: Any, kwargs: Any) -> Any:
         """Outputs of the layer's own `call`, or None where it cannot run on symbolic tensors."""
         failure = ""
-        for standing_in in (True, False):
+        opener = self.opener_of(layer)
+        for standing_in in (opener is None, False):
             try:
+                self.depth += 1
                 with self._stand_in(layer) if standing_in else contextlib.nullcontext():
-                    outputs = layer.call(*args, **kwargs)
+                    if opener is None:
+                        outputs = layer.call(*args, **kwargs)
+                    else:
+                        outputs = opener(layer, self.twins, *args, **kwargs)
             except Exception as error:
                 failure = failure or f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
                 continue
+            finally:
+                self.depth -= 1
             if all(_is_recorded(leaf) for leaf in tree.flatten(outputs)):
                 self.composite.add(id(layer))
                 return outputs
@@ -337,7 +408,9 @@ class _Reader:
             return
         self.done.add(id(symbol))
         tensor = self.tensor(symbol)
-        source = Source(variable, variable.path.replace("/", "_"))
+        source = variable
+        if isinstance(variable, keras.Variable):
+            source = Source(variable, variable.path.replace("/", "_"))
         self.calls.append(Call(source, (), {}, [tensor], tensor))
 
     def _record(self, node: Any) -> None:

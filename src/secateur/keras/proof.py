@@ -13,7 +13,7 @@ from keras.src import backend
 
 from secateur.errors import ProofError
 from secateur.keras.describe import Description
-from secateur.keras.flatten import Source, Tensor
+from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.rules.site import Kept, Site
 from secateur.network import Axes
 
@@ -148,6 +148,8 @@ def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
     operation = site.call.operation
     if isinstance(operation, Source):
         return ops.cast(ops.convert_to_tensor(operation.variable), site.call.outputs[0].dtype)
+    if isinstance(operation, Constant):
+        return ops.convert_to_tensor(operation.value)
     if site.reference is not None and any(
         kept.cuts(labels) for tensor in site.inputs for labels in site.known[id(tensor)]
     ):

@@ -10,7 +10,7 @@ from keras import ops, tree
 
 from secateur.errors import UnsupportedModelError
 from secateur.keras.describe import Description
-from secateur.keras.flatten import Source, Tensor
+from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.rules.site import Kept, Site
 from secateur.network import Axes
 
@@ -34,6 +34,7 @@ class _Builder:
         self.values: dict[int, Any] = {}
         self.made: dict[Any, Any] = {}
         self.names: set[str] = set()
+        self.one: Any = None
         self.pairs: list[tuple[Any, Any, Axes]] = []
         self.axes_of: dict[int, Axes] = {}
         for site in description.sites:
@@ -78,6 +79,8 @@ class _Builder:
         call = site.call
         if isinstance(call.operation, Source):
             return self._source(call.operation, site)
+        if isinstance(call.operation, Constant):
+            return self._constant(call.operation)
         change = site.argument_change
         args, kwargs = (call.args, call.kwargs) if change is None else change(self.kept)
         args = tree.map_structure(self._value, args)
@@ -117,12 +120,21 @@ class _Builder:
         for size in shape[:-1]:
             rows *= size
         table = keras.layers.Embedding(rows, width, name=self._unique(source.name), trainable=variable.trainable)
-        anchor = self.values[id(self.description.graph.inputs[0])]
-        one = ops.ones_like(ops.reshape(anchor, (-1,))[:1], dtype="int32")
-        index = ops.cumsum(ops.repeat(one, rows)) - 1
+        index = ops.cumsum(ops.repeat(self._one(), rows)) - 1
         value = ops.reshape(table(index), shape)
         self.pairs.append((variable, table.embeddings, axes))
         return ops.cast(value, site.call.outputs[0].dtype)
+
+    def _one(self) -> Any:
+        """A one, made from an input: a graph of Keras begins nowhere else."""
+        if self.one is None:
+            anchor = self.values[id(self.description.graph.inputs[0])]
+            self.one = ops.ones_like(ops.reshape(anchor, (-1,))[:1], dtype="int32")
+        return self.one
+
+    def _constant(self, constant: Constant) -> Any:
+        zero = ops.cast(ops.reshape(self._one() - 1, ()), constant.value.dtype)
+        return ops.add(zero, constant.value)
 
     def _fill(self) -> None:
         for old, new in getattr(self, "pending", []):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from secateur.keras.rules import (  # noqa: F401
+    attention,
     convolution,
     elementwise,
     linear,
     merging,
     normalization,
+    opening,
     pooling,
+    products,
+    recurrent,
     shaping,
 )
 from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import find, is_leaf, register_rule
+from secateur.keras.rules.table import find, is_leaf, opener_of, register_rule
 
-__all__ = ["Kept", "Site", "find", "is_leaf", "register_rule"]
+__all__ = ["Kept", "Site", "find", "is_leaf", "opener_of", "register_rule"]

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from secateur.errors import ArgumentTypeError
+from secateur.keras.flatten import Opener
 from secateur.keras.rules.site import Site
 
 Rule = Callable[[Site], None]
@@ -20,6 +21,7 @@ Rule = Callable[[Site], None]
 _LAYERS: dict[str, Rule] = {}
 _OPS: dict[str, Rule] = {}
 _CUSTOM: dict[type, Rule] = {}
+_OPENERS: dict[str, Opener] = {}
 
 
 def layer(*names: str) -> Callable[[Rule], Rule]:
@@ -30,6 +32,34 @@ def layer(*names: str) -> Callable[[Rule], Rule]:
 def op(*names: str) -> Callable[[Rule], Rule]:
     """Row for `keras.ops`, by the class name of the recorded operation."""
     return _adder(_OPS, names)
+
+
+def opens(*names: str) -> Callable[[Opener], Opener]:
+    """What to trace in place of a layer's own `call`, by registered name ("package>Class")."""
+
+    def add(opener: Opener) -> Opener:
+        _OPENERS.update(dict.fromkeys(names, opener))
+        return opener
+
+    return add
+
+
+def opener_of(operation: Any) -> Opener | None:
+    """The opener of a layer, or None."""
+    if type(operation) in _CUSTOM:
+        return None
+    if is_stock(operation):
+        return _OPENERS["*"] if has_foreign_activation(operation) else None
+    return _OPENERS.get(keras.saving.get_registered_name(type(operation)))
+
+
+def has_foreign_activation(operation: Any) -> bool:
+    """Whether a stock layer applies a function that Keras does not define."""
+    function = getattr(operation, "activation", None)
+    if function is None or isinstance(operation, keras.layers.RNN) or not callable(function):
+        return False
+    module = getattr(function, "__module__", "") or type(function).__module__
+    return str(module).split(".")[0] != "keras"
 
 
 def _adder(rows: dict[str, Rule], names: tuple[str, ...]) -> Callable[[Rule], Rule]:
