@@ -55,3 +55,7 @@ class ProofError(SecateurError, ValueError):
 
 class AdviceWarning(SecateurWarning):
     """What was asked for works, but will probably not give what is hoped for."""
+
+
+class CalibrationWarning(SecateurWarning):
+    """Calibration data is thin, or was not read to its end; the message says how far."""

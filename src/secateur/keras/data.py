@@ -1,0 +1,109 @@
+"""Calibration data as Keras and TensorFlow users hold it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from secateur.calibration import BatchSource, CalibrationData
+from secateur.errors import ArgumentTypeError, UnsupportedModelError
+from secateur.signature import InputSignature, InputSpec
+
+
+def calibration_data(
+    model: keras.Model | InputSignature,
+    data: object,
+    batch_size: int = 32,
+    *,
+    max_samples: int | None = None,
+) -> CalibrationData:
+    """Read data for a model: checked batches of NumPy arrays, as often as they are needed.
+
+    Args:
+        model: A model with symbolic inputs, or its signature.
+        data: An array, a list or tuple or dict of arrays, a generator, a tf.data.Dataset, a
+            keras.utils.PyDataset; with or without labels and weights, by Keras's convention.
+        batch_size: For arrays; streams keep their own batches.
+        max_samples: Read no more than so many samples.
+
+    Returns:
+        An iterable of what `model(batch)` takes.
+
+    Raises:
+        ArgumentTypeError: Data of a kind that cannot be read.
+        InvalidArgumentError: Data that does not fit the model, or holds no samples.
+        UnsupportedModelError: The model has no symbolic inputs.
+    """
+    signature = model if isinstance(model, InputSignature) else input_signature(model)
+    return CalibrationData(
+        as_source(data), batch_size, signature=signature, max_samples=max_samples
+    )
+
+
+def input_signature(model: keras.Model) -> InputSignature:
+    """Say what a model takes: names, shapes, dtypes, and in which collection.
+
+    Args:
+        model: A functional model, or a Sequential model that is built.
+
+    Raises:
+        UnsupportedModelError: Not built, subclassed (trace it first), or of nested inputs.
+    """
+    tensors = getattr(model, "inputs", None)
+    if not tensors:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} has no symbolic inputs: build a Sequential model first; make a "
+            "subclassed one functional by keras.Model(i, model.call(i)), i = keras.Input(...)."
+        )
+    structure = tensors if isinstance(model, keras.Sequential) else model.input
+    if isinstance(structure, Mapping):
+        specs = tuple(_spec(tensor, str(key)) for key, tensor in structure.items())
+        return InputSignature(specs, "dict")
+    if isinstance(structure, Sequence):
+        if any(isinstance(tensor, (Mapping, Sequence)) for tensor in structure):
+            raise UnsupportedModelError(
+                f"Model {model.name!r} takes nested collections of inputs; wrap it in a functional "
+                "model that takes a flat list or dict."
+            )
+        specs = tuple(_spec(tensor) for tensor in structure)
+        return InputSignature(specs, "single" if len(specs) == 1 else "list")
+    return InputSignature((_spec(structure),), "single")
+
+
+def as_source(data: object) -> object:
+    """Wrap a tf.data.Dataset or a PyDataset as a `BatchSource`; hand back anything else as it is.
+
+    Raises:
+        ArgumentTypeError: A dataset of ragged or sparse tensors.
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        return _from_py_dataset(data)
+    # Whoever holds an object of TensorFlow has imported it; nobody else should have to.
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and isinstance(data, tensorflow.data.Dataset):
+        return _from_tf_dataset(data, tensorflow)
+    return data
+
+
+def _spec(tensor: Any, key: str | None = None) -> InputSpec:
+    return InputSpec(key or tensor.name, tuple(tensor.shape), str(tensor.dtype))
+
+
+def _from_py_dataset(dataset: keras.utils.PyDataset) -> BatchSource:
+    what = f"The PyDataset {type(dataset).__name__}"
+    # The hooks of an epoch are not called: they may shuffle, and every pass must see the same.
+    return BatchSource(what, lambda: iter(dataset), endless=dataset.num_batches is None)
+
+
+def _from_tf_dataset(dataset: Any, tensorflow: Any) -> BatchSource:
+    for spec in tensorflow.nest.flatten(dataset.element_spec):
+        if not isinstance(spec, tensorflow.TensorSpec):
+            raise ArgumentTypeError(
+                f"The dataset yields {type(spec).__name__.removesuffix('Spec')}s; make them dense "
+                "with dataset.map(lambda x: x.to_tensor()) or tf.sparse.to_dense."
+            )
+    endless = int(dataset.cardinality()) == tensorflow.data.INFINITE_CARDINALITY
+    return BatchSource("The tf.data.Dataset", dataset.as_numpy_iterator, endless=endless)
