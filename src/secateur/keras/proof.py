@@ -14,6 +14,7 @@ from keras.src import backend
 from secateur.errors import ProofError
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor
+from secateur.keras.rebuild import Rebuilt
 from secateur.keras.rules.site import Kept, Site
 from secateur.network import Axes
 
@@ -43,31 +44,36 @@ class Proof:
         )
 
 
-def prove(description: Description, kept: Kept, model: Any, samples: Any, data: str) -> Proof:
+def prove(
+    description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, data: str
+) -> Proof:
     """Compare a cut model with its masked original.
+
+    Compared are the outputs, and what the last layers take: a softmax over many classes would hide much.
 
     Args:
         description: The original.
         kept: What stays.
-        model: The cut model.
+        rebuilt: The cut model.
         samples: Inputs, nested as the model takes them.
         data: Where the samples come from: "given" or "random".
 
     Raises:
         ProofError: They differ by more than the tolerance.
     """
-    expected = run(description, samples, kept)
-    found = model(samples, training=False)
-    tolerance = max(
-        TOLERANCE.get(tensor.dtype, 0.0) for tensor in description.graph.outputs
-    )
-    policy = {call.operation.compute_dtype for call in description.graph.calls
-              if isinstance(call.operation, keras.layers.Layer)}
-    tolerance = max([tolerance, *(TOLERANCE.get(str(name), 0.0) for name in policy)])
-    differences = [
-        _difference(one, two)
-        for one, two in zip(tree.flatten(found), tree.flatten(expected), strict=True)
-    ]
+    probed = {id(tensor): tensor for tensor in rebuilt.probed}
+    seen: dict[int, Any] = {}
+
+    def watch(site: Site, outputs: list[Any]) -> None:
+        for tensor, output in zip(site.call.outputs, outputs, strict=True):
+            if id(tensor) in probed:
+                seen[id(tensor)] = kept.take(ops.convert_to_numpy(output), description.labels(tensor))
+
+    outputs = tree.flatten(run(description, samples, kept, watch))
+    expected = [*outputs, *(seen[id(tensor)] for tensor in rebuilt.probed)]
+    found = tree.flatten(rebuilt.probe(tree.flatten(samples), training=False))
+    tolerance = _tolerance(description)
+    differences = [_difference(one, two) for one, two in zip(found, expected, strict=True)]
     worst = max(differences, default=0.0)
     count = int(tree.flatten(samples)[0].shape[0])
     if not worst <= tolerance:
@@ -77,6 +83,12 @@ def prove(description: Description, kept: Kept, model: Any, samples: Any, data: 
             "custom layer may be wrong; exclude its layers, or report this model."
         )
     return Proof(worst, tolerance, count, data)
+
+
+def _tolerance(description: Description) -> float:
+    layers = [c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)]
+    dtypes = {str(layer.compute_dtype) for layer in layers}
+    return max([TOLERANCE["float32"], *(TOLERANCE.get(dtype, 0.0) for dtype in dtypes)])
 
 
 def _difference(found: Any, expected: Any) -> float:

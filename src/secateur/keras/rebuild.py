@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,7 +16,24 @@ from secateur.keras.rules.site import Kept, Site
 from secateur.network import Axes
 
 
-def rebuild(description: Description, kept: Kept) -> tuple[keras.Model, list[tuple[Any, Any, Axes]]]:
+@dataclass(frozen=True)
+class Rebuilt:
+    """A cut model.
+
+    Attributes:
+        model: The model.
+        probe: A model of the same layers that gives, beside the outputs, what the last layers take.
+        probed: The tensors of the original that the additional outputs of `probe` stand for.
+    """
+
+    model: keras.Model
+    probe: keras.Model
+    probed: list[Tensor]
+
+
+def rebuild(
+    description: Description, kept: Kept
+) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
     """Make the cut model.
 
     Returns:
@@ -41,7 +59,7 @@ class _Builder:
             for variable, axes in site.weights:
                 self.axes_of[id(variable)] = axes
 
-    def build(self) -> tuple[keras.Model, list[tuple[Any, Any, Axes]]]:
+    def build(self) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
         graph = self.description.graph
         inputs = [self._input(tensor, symbol) for tensor, symbol in zip(
             graph.inputs, tree.flatten(graph.input_structure), strict=True
@@ -56,7 +74,16 @@ class _Builder:
             name=graph.model.name,
         )
         self._fill()
-        return model, self.pairs
+        return self._probed(model, inputs), self.pairs
+
+    def _probed(self, model: keras.Model, inputs: list[Any]) -> Rebuilt:
+        graph = self.description.graph
+        outputs = graph.outputs
+        last = [call for call in graph.calls if any(t in outputs for t in call.outputs)]
+        taken = {id(t): t for call in last for t in call.inputs if "float" in t.dtype}
+        probed = [t for t in taken.values() if t not in graph.inputs and t not in outputs]
+        values = [self.values[id(tensor)] for tensor in (*outputs, *probed)]
+        return Rebuilt(model, keras.Model(inputs, values), probed)
 
     def _input(self, tensor: Tensor, symbol: Any) -> Any:
         name = self._unique(str(symbol.name))

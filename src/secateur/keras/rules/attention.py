@@ -50,7 +50,9 @@ def multi_head_attention(site: Site) -> None:
         if dense is not None:
             _project(site, dense, tensor, len(dense._kernel.shape) - 2, heads)
     _masks_do_not_name_heads(site, heads, attention.num_heads)
-    _attention_output(site, attention._output_dense, heads, query)
+    output = attention._output_dense
+    site.emit(output, -2, heads, output._kernel.shape[1])
+    _attention_output(site, output, heads, query)
     out = site.results[0]
     size = attention._output_dense._kernel.shape[2:]
 
@@ -105,6 +107,7 @@ def grouped_query_attention(site: Site) -> None:
     site.weight(dense._kernel, heads, None, out)
     site.weight(dense.bias, out)
     site.hold(dense._kernel, 0, heads)
+    site.emit(dense, -2, heads, dense._kernel.shape[1])
     site.tie(width, out)
     site.output(None, None, width)
     for scores in site.call.outputs[1:]:

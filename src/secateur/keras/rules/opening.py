@@ -37,6 +37,8 @@ def as_stock(layer: Any, stock: type) -> Any:
     """A layer of a subclass as its stock base class, with the same variables."""
     new = twin(layer)
     new.__class__ = stock
+    blank = stock.from_config(layer.get_config())
+    new.__dict__.update({k: v for k, v in vars(blank).items() if k.startswith("_call")})
     return new
 
 

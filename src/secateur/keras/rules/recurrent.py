@@ -24,7 +24,7 @@ def _cell_weights(site: Site, cell: Any, features: MaybeLabels, units: Labels) -
     gates = np.tile(units, _GATES[type(cell).__name__])
     site.made.append(gates)
     site.weight(cell.kernel, features, gates)
-    site.weight(cell.recurrent_kernel, units, gates)
+    site.weight(cell.recurrent_kernel, units.copy(), gates)
     if cell.bias is not None:
         site.weight(cell.bias, *[None] * (len(cell.bias.shape) - 1), gates)
     site.hold(cell.recurrent_kernel, 0, units)

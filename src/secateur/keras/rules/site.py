@@ -77,6 +77,7 @@ class Site:
     argument_change: ArgumentChange | None = None
     reference: ReferenceCall | None = None
     held: list[tuple[Any, int, Labels]] = field(default_factory=list)
+    emitted: list[tuple[Any, int, Labels, int | None]] = field(default_factory=list)
     weights: list[tuple[Any, Axes]] = field(default_factory=list)
     made: list[Labels] = field(default_factory=list)
     results: list[Axes] = field(default_factory=list)
@@ -176,6 +177,13 @@ class Site:
         The proof holds a removed unit at zero by zeroing these rows of the original.
         """
         self.held.append((variable, axis, labels))
+
+    def emit(self, sublayer: Any, axis: int, labels: Labels, dim: int | None) -> None:
+        """What units emit is what goes into this sublayer, with units on `axis`.
+
+        `dim` is the length of the vector that each emits, on the last axis; None for single numbers.
+        """
+        self.emitted.append((sublayer, axis, labels, dim))
 
     def refer(self, function: ReferenceCall) -> None:
         """How the proof runs this operation of the original, where zeroing its inputs is not enough."""
