@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from secateur.keras.rules import Kept
+from secateur.keras.values import read
 from secateur.network import Axes, MaybeLabels
 
 Pairs = Sequence[tuple[Any, Any, Axes]]
@@ -78,5 +79,5 @@ def _assign(old: Any, new: Any, variable: Any, axes: Axes, kept: Kept) -> None:
     elif tuple(old.shape) == tuple(new.shape):
         own = (None,) * len(old.shape)
     if own is not None:
-        value = kept.take(ops.convert_to_numpy(old), own)
+        value = kept.take(read(old), own)
         new.assign(np.reshape(value, new.shape))

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-from keras import ops, tree
+from keras import tree
 
 from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
@@ -24,6 +24,7 @@ from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
 from secateur.keras.rules import Kept, is_leaf, opener_of
+from secateur.keras.values import read
 from secateur.outputs import MEASURES
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
@@ -217,7 +218,7 @@ def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
     arrays = {}
     for site in description.sites:
         for variable, _ in site.weights:
-            arrays[site.keys[id(variable)]] = ops.convert_to_numpy(ops.cast(variable, "float32"))
+            arrays[site.keys[id(variable)]] = read(variable).astype(np.float32)
     return arrays
 
 

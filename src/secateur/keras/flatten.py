@@ -18,6 +18,7 @@ from keras.src import backend
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.ops.node import Node
 
+from secateur.keras.sizes import sizes_understood
 from secateur.errors import UnsupportedModelError
 
 Nest = Any
@@ -235,7 +236,8 @@ class _Trace:
         for layer in whole:
             layer.__dict__["call"] = self._catcher(layer)
         try:
-            yield
+            with sizes_understood():
+                yield
         finally:
             for layer in opened:
                 del layer.__dict__["symbolic_call"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from secateur.errors import UnsupportedModelError
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.rules.site import Kept, Site
+from secateur.keras.rules.table import is_stock
+from secateur.keras.values import read
 from secateur.network import Axes
 
 
@@ -156,7 +159,7 @@ class _Builder:
         """A one, made from an input: a graph of Keras begins nowhere else."""
         if self.one is None:
             anchor = self.values[id(self.description.graph.inputs[0])]
-            self.one = ops.ones_like(ops.reshape(anchor, (-1,))[:1], dtype="int32")
+            self.one = ops.ones_like(ops.reshape(anchor, (-1,))[(slice(0, 1),)], dtype="int32")
         return self.one
 
     def _constant(self, constant: Constant) -> Any:
@@ -174,7 +177,7 @@ class _Builder:
                 axes = self.axes_of.get(id(variable), (None,) * len(variable.shape))
                 self.pairs.append((variable, successor, axes))
         for variable, successor, axes in self.pairs:
-            value = self.kept.take(keras.ops.convert_to_numpy(variable), axes)
+            value = self.kept.take(read(variable), axes)
             successor.assign(value.reshape(successor.shape))
 
     def _sequential(self, inputs: list[Any]) -> keras.Model | None:
@@ -205,9 +208,20 @@ def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
     if not isinstance(old, keras.layers.Layer):
         return _again_op(old, changes)
     config = {**old.get_config(), **changes, "name": name}
-    new = type(old).from_config(config)
+    try:
+        new = type(old).from_config(config)
+    except Exception:
+        if changes or is_stock(old):
+            raise
+        new = type(old).from_config(_accepted(type(old), config))
     new.trainable = old.trainable
     return new
+
+
+def _accepted(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a config that the constructor names; some layers put more into it."""
+    named = set(inspect.signature(layer_class).parameters) | {"name", "trainable", "dtype"}
+    return {key: value for key, value in config.items() if key in named}
 
 
 def _again_op(old: Any, changes: dict[str, Any]) -> Any:
