@@ -1,5 +1,7 @@
 """Every rule alone and in residual, concatenated, shared and nested settings: cut at random, proven, saved, loaded."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -8,9 +10,8 @@ from keras import layers, ops
 from secateur.keras import cutting
 from secateur.keras.values import read
 
-
-def sequence(units=12):
-    return (6, units)
+# Keras's own saving calls np.array on variables, which warns under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 CASES = {
@@ -32,7 +33,6 @@ CASES = {
     "batch_norm": ((6, 12), lambda: layers.BatchNormalization()),
     "layer_norm": ((6, 12), lambda: layers.LayerNormalization()),
     "layer_norm_axes": ((6, 12), lambda: layers.LayerNormalization(axis=[1, 2])),
-    "rms_scaling": ((6, 12), lambda: layers.LayerNormalization(rms_scaling=True)),
     "rms_norm": ((6, 12), lambda: layers.RMSNormalization()),
     "group_norm": ((6, 12), lambda: layers.GroupNormalization(groups=4)),
     "instance_norm": ((6, 12), lambda: layers.GroupNormalization(groups=-1)),
@@ -158,7 +158,7 @@ def in_setting(setting, shape, make):
 
     def nested(i):
         inner = keras.Sequential([keras.Input(shape), maker(shape), make()])
-        return inner(layers.Activation("tanh")(inner(i))) if tuple(inner.output_shape[1:]) == shape else inner(i)
+        return inner(maker(shape)(i))
 
     known = {f.__name__: f for f in (alone, after, residual, concatenated, shared, nested)}
     i = keras.Input(shape)
@@ -195,20 +195,20 @@ def check(model, tmp_path, *, cuts=True):
 @pytest.mark.parametrize("name", CASES)
 def test_layer(name, setting, tmp_path):
     shape, make = CASES[name]
-    whole = name in {"softmax", "group_norm1"} and setting not in ()
+    whole = name == "softmax" and setting not in ("after", "nested")
     model = in_setting(setting, shape, make)
     randomise(model)
-    result = cutting.cut(model, ratio=0.5, align=1)
+    with pytest.warns(UserWarning, match="Nothing was cut") if whole else nullcontext():
+        result = cutting.cut(model, ratio=0.5, align=1)
     assert result.proof.difference <= 1e-4
     assert np.isfinite(result.proof.difference)
-    if not whole:
-        assert result.model.count_params() < model.count_params()
+    assert (result.model.count_params() < model.count_params()) == (not whole)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_layer_is_saved_and_trains(name, tmp_path):
+def test_layer_is_saved_and_loaded(name, tmp_path):
     shape, make = CASES[name]
-    check(in_setting("after", shape, make), tmp_path, cuts=name != "softmax" or True)
+    check(in_setting("after", shape, make), tmp_path)
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -16,6 +16,7 @@ import keras
 from keras import tree
 from keras.src import backend
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.layers import layer as layer_module
 from keras.src.ops.node import Node
 
 from secateur.keras.sizes import sizes_understood
@@ -217,11 +218,10 @@ class _Trace:
         self.twins = Twins()
         self.depth = 0
         self.layers = list(dict.fromkeys(_all_layers(model)))
-        self.history: dict[int, Any] = {}
+        self.unrecorded: Any = None
         self.alive: list[Any] = []
         self.sources: dict[int, tuple[Any, Any]] = {}
         self.failures: dict[str, str] = {}
-        self.composite: set[int] = set()
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -236,7 +236,7 @@ class _Trace:
         for layer in whole:
             layer.__dict__["call"] = self._catcher(layer)
         try:
-            with sizes_understood():
+            with self._not_recording_opened():
                 yield
         finally:
             for layer in opened:
@@ -252,13 +252,27 @@ class _Trace:
             outputs = self._open(layer, args, kwargs)
             if outputs is None:
                 return type(layer).symbolic_call(layer, *args, **kwargs)
-            for leaf in tree.flatten(outputs):
-                if id(leaf) not in self.history:
-                    self.history[id(leaf)] = leaf._keras_history
-                    self.alive.append(leaf)
+            self.unrecorded = layer
             return outputs
 
         return open_call
+
+    @contextlib.contextmanager
+    def _not_recording_opened(self) -> Iterator[None]:
+        """Keep Keras from recording the call of a layer that was opened: what it called is recorded."""
+
+        def record(*args: Any, operation: Any, **kwargs: Any) -> Any:
+            if operation is self.unrecorded:
+                self.unrecorded = None
+                return None
+            return Node(*args, operation=operation, **kwargs)
+
+        with sizes_understood():
+            layer_module.Node = record
+            try:
+                yield
+            finally:
+                layer_module.Node = Node
 
     def _catcher(self, layer: Any) -> Callable[..., Any]:
         """Record calls of a layer on constants (positions, say), so that its weights stay weights."""
@@ -296,8 +310,7 @@ class _Trace:
                 continue
             finally:
                 self.depth -= 1
-            if all(_is_recorded(leaf) for leaf in tree.flatten(outputs)):
-                self.composite.add(id(layer))
+            if all(leaf is None or _is_recorded(leaf) for leaf in tree.flatten(outputs)):
                 return outputs
             failure = "its call returns something that is not a tensor"
         self.failures[layer.name] = failure
@@ -363,7 +376,7 @@ class _Reader:
         return self.tensors[id(symbol)]
 
     def node_of(self, symbol: Any) -> Any:
-        history = self.trace.history.get(id(symbol)) or getattr(symbol, "_keras_history", None)
+        history = getattr(symbol, "_keras_history", None)
         if history is None or history.operation is None:
             return None
         return history.operation._inbound_nodes[history.node_index]

@@ -207,7 +207,7 @@ class _Builder:
 def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
     if not isinstance(old, keras.layers.Layer):
         return _again_op(old, changes)
-    config = {**old.get_config(), **changes, "name": name}
+    config = _unbuilt({**old.get_config(), **changes, "name": name})
     try:
         new = type(old).from_config(config)
     except Exception:
@@ -216,6 +216,13 @@ def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
         new = type(old).from_config(_accepted(type(old), config))
     new.trainable = old.trainable
     return new
+
+
+def _unbuilt(config: Any) -> Any:
+    """A config without the shapes that inner layers were built for."""
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    return config
 
 
 def _accepted(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:

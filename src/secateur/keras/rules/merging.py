@@ -126,6 +126,8 @@ def get_item(site: Site) -> None:
             if any(isinstance(bound, Tensor) for bound in (entry.start, entry.stop, entry.step)):
                 site.wall("slices by bounds that are computed")
                 return
+            if labels is not None and entry.step not in (None, 1, -1):
+                _tie_strides(site, labels, abs(entry.step))
             result.append(None if labels is None or size is None else labels[entry])
         else:
             site.freeze(labels)
@@ -136,6 +138,14 @@ def get_item(site: Site) -> None:
 
     if any(labels is not None for labels in axes):
         site.rearrange(rearranged)
+
+
+def _tie_strides(site: Site, labels: Labels, step: int) -> None:
+    """Every `step` neighbours go together, so that a stepped slice of what is kept is one again."""
+    if labels.size % step:
+        site.freeze(labels)
+        return
+    site.tie(np.repeat(labels[::step], step), labels)
 
 
 def _expand(entries: list[Any], rank: int) -> list[Any]:
@@ -221,3 +231,25 @@ def take(site: Site) -> None:
     site.freeze(axes[axis])
     rank = len(getattr(indices, "shape", ()))
     site.output(*axes[:axis], *[None] * rank, *axes[axis + 1 :])
+
+
+@op("TakeAlongAxis")
+def take_along_axis(site: Site) -> None:
+    """Picks along one axis, which stays whole; the others keep their labels."""
+    axis = site.operation.axis
+    if axis is None:
+        site.wall("takes from a flattened tensor")
+        return
+    axes = site.axes()
+    site.freeze(axes[axis])
+    axes[axis] = None
+    site.output(*axes)
+
+
+@op("Tril", "Triu")
+def triangle(site: Site) -> None:
+    """The last two axes stay whole."""
+    axes = site.axes()
+    site.freeze(axes[-1])
+    site.freeze(axes[-2])
+    site.output(*axes[:-2], None, None)

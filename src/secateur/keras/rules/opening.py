@@ -144,3 +144,48 @@ def _merged_mask(x: Any, padding_mask: Any, attention_mask: Any) -> Any:
         return attention_mask
     mask = ops.cast(ops.expand_dims(mask, 1), "bool")
     return mask if attention_mask is None else ops.logical_and(mask, ops.cast(attention_mask, "bool"))
+
+
+@opens("keras_hub>RelativeEmbedding")
+def relative_embedding(layer: Any, twins: Twins, inputs: Any) -> Any:
+    """A normalised table of relative positions, one for the whole batch: (1, positions, width)."""
+    embedding = twins.of(layer, lambda own: table(own.name, own.rel_embeddings, own))
+    one = ops.sum(ops.zeros_like(inputs, dtype="int32"), axis=(0, 1, 2)) + 1
+    rows = ops.cumsum(ops.repeat(ops.reshape(one, (1,)), layer.bucket_size * 2)) - 1
+    return layer.layer_norm(ops.expand_dims(embedding(rows), 0))
+
+
+@opens("keras_hub>DisentangledSelfAttention")
+def disentangled_attention(
+    layer: Any,
+    twins: Twins,
+    inputs: Any,
+    rel_embeddings: Any,
+    attention_mask: Any = None,
+    return_attention_scores: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Content to content, content to position and position to content, summed before the softmax."""
+    query, key, value = (
+        dense(inputs) for dense in (layer._query_dense, layer._key_dense, layer._value_dense)
+    )
+    ids = _positions(inputs)[0]
+    distance = layer._make_log_bucket_position(ops.expand_dims(ids, 1) - ops.expand_dims(ids, 0))
+    table_rows = layer._position_dropout_layer(rel_embeddings)
+    place_query = ops.squeeze(layer._query_dense(table_rows), 0)
+    place_key = ops.squeeze(layer._key_dense(table_rows), 0)
+    span = layer.bucket_size
+
+    def by_distance(one: Any, place: Any, sign: int) -> Any:
+        every = ops.einsum("ecd,abcd->acbe", place, one)
+        chosen = ops.clip(distance * sign + span, 0, span * 2 - 1)
+        return ops.take_along_axis(every, ops.expand_dims(ops.expand_dims(chosen, 0), 0), axis=3)
+
+    scores = ops.einsum("aecd,abcd->acbe", key, query)
+    scores = scores + by_distance(query, place_key, 1)
+    scores = scores + ops.transpose(by_distance(key, place_query, -1), (0, 1, 3, 2))
+    scores = layer._masked_softmax(scores * layer.scale_factor, attention_mask)
+    scores = layer._attn_dropout_layer(scores)
+    mixed = ops.einsum("acbe,aecd->abcd", scores, value)
+    result = layer._output_dense(keras.layers.Reshape((-1, layer.hidden_dim))(mixed))
+    return (result, scores) if return_attention_scores else result
