@@ -54,19 +54,38 @@ def backbones() -> dict[str, Callable[[], keras.Model]]:
     return {
         "BertBackbone": lambda: hub.BertBackbone(vocabulary_size=30522, **_BASE),
         "RobertaBackbone": lambda: hub.RobertaBackbone(vocabulary_size=50265, **_BASE),
-        "DistilBertBackbone": lambda: hub.DistilBertBackbone(vocabulary_size=30522, **{**_BASE, "num_layers": 6}),
-        "AlbertBackbone": lambda: hub.AlbertBackbone(vocabulary_size=30000, embedding_dim=128, **_BASE),
+        "DistilBertBackbone": lambda: hub.DistilBertBackbone(
+            vocabulary_size=30522, **{**_BASE, "num_layers": 6}
+        ),
+        "AlbertBackbone": lambda: hub.AlbertBackbone(
+            vocabulary_size=30000, embedding_dim=128, **_BASE
+        ),
         "DebertaV3Backbone": lambda: hub.DebertaV3Backbone(vocabulary_size=128100, **_BASE),
         "GPT2Backbone": lambda: hub.GPT2Backbone(vocabulary_size=50257, **_BASE),
         "ElectraBackbone": lambda: hub.ElectraBackbone(
-            vocab_size=30522, num_layers=12, num_heads=4, hidden_dim=256, embedding_dim=128, intermediate_dim=1024
+            vocab_size=30522,
+            num_layers=12,
+            num_heads=4,
+            hidden_dim=256,
+            embedding_dim=128,
+            intermediate_dim=1024,
         ),
         "OPTBackbone": lambda: hub.OPTBackbone(vocabulary_size=50272, **_BASE),
-        "BartBackbone": lambda: hub.BartBackbone(vocabulary_size=50265, **{**_BASE, "num_layers": 6}),
-        "ViTBackbone": lambda: hub.ViTBackbone(image_shape=(224, 224, 3), patch_size=16, mlp_dim=3072, **vit),
-        "LlamaBackbone": lambda: hub.LlamaBackbone(num_query_heads=8, num_key_value_heads=4, **_TINY),
-        "MistralBackbone": lambda: hub.MistralBackbone(num_query_heads=8, num_key_value_heads=4, **_TINY),
-        "GemmaBackbone": lambda: hub.GemmaBackbone(num_query_heads=8, num_key_value_heads=4, head_dim=8, **_TINY),
+        "BartBackbone": lambda: hub.BartBackbone(
+            vocabulary_size=50265, **{**_BASE, "num_layers": 6}
+        ),
+        "ViTBackbone": lambda: hub.ViTBackbone(
+            image_shape=(224, 224, 3), patch_size=16, mlp_dim=3072, **vit
+        ),
+        "LlamaBackbone": lambda: hub.LlamaBackbone(
+            num_query_heads=8, num_key_value_heads=4, **_TINY
+        ),
+        "MistralBackbone": lambda: hub.MistralBackbone(
+            num_query_heads=8, num_key_value_heads=4, **_TINY
+        ),
+        "GemmaBackbone": lambda: hub.GemmaBackbone(
+            num_query_heads=8, num_key_value_heads=4, head_dim=8, **_TINY
+        ),
         "T5Backbone": lambda: hub.T5Backbone(num_heads=8, **_TINY),
         "WhisperBackbone": lambda: hub.WhisperBackbone(num_heads=8, **_TINY),
     }
@@ -129,7 +148,9 @@ def row(name: str, model: keras.Model, align: int) -> str:
     loaded = loads_elsewhere(result.model)
     left = "; ".join(f"{wall}: {why}"[:80] for wall, why in list(plan.walls.items())[:2])
     if not left and after > 0.6 * before:
-        left = "; ".join(dict.fromkeys(f"{g.name}: {g.why}"[:80] for g in plan.groups if not g.removed))[:160]
+        left = "; ".join(
+            dict.fromkeys(f"{g.name}: {g.why}"[:80] for g in plan.groups if not g.removed)
+        )[:160]
     assert result.proof is not None
     return (
         f"| {name} | {before:,} | {after:,} | {1 - after / before:.1%} | {seconds:.1f} | {times[0]:.1f} | {times[1]:.1f} | "
@@ -143,7 +164,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--align", type=int, default=8)
     options = parser.parse_args()
-    print("| model | parameters | after | gone | plan s | ms before | ms after | proof | loads, trains | left |")
+    print(
+        "| model | parameters | after | gone | plan s | ms before | ms after | proof | loads, trains | left |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for line in rows(options.names, options.align):
         print(line, flush=True)

@@ -13,7 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from secateur._kernels.native.runtime import num_threads, set_num_threads
     from secateur.criteria import path_strength, saliency
+    from secateur.cut_plan import CutPlan
     from secateur.keras import load, plan_prune, prune, save
+    from secateur.keras.cutting import bind_plan, cut, plan_cut
+    from secateur.keras.rules import register_rule
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
     from secateur.selection import select
@@ -21,18 +24,23 @@ if TYPE_CHECKING:
     from secateur.storage import load_arrays
 
 _HOMES = {
+    "CutPlan": "cut_plan",
     "NM": "patterns",
     "Block": "patterns",
     "Unstructured": "patterns",
+    "bind_plan": "keras.cutting",
+    "cut": "keras.cutting",
     "load": "keras",
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
     "parse_pattern": "patterns",
     "path_strength": "criteria",
+    "plan_cut": "keras.cutting",
     "plan_prune": "keras",
     "prune": "keras",
     "prune_arrays": "pruning",
     "saliency": "criteria",
+    "register_rule": "keras.rules",
     "save": "keras",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",
@@ -43,15 +51,20 @@ _HOMES = {
 __all__ = [
     "NM",
     "Block",
+    "CutPlan",
     "Unstructured",
+    "bind_plan",
+    "cut",
     "load",
     "load_arrays",
     "num_threads",
     "parse_pattern",
     "path_strength",
+    "plan_cut",
     "plan_prune",
     "prune",
     "prune_arrays",
+    "register_rule",
     "saliency",
     "save",
     "select",

@@ -126,12 +126,14 @@ class CutPlan:
         """
         group = self[name]
         positions = tuple(sorted({int(position) for position in removed}))
-        if positions and not (0 <= positions[0] and positions[-1] < group.width):
+        if positions and not (positions[0] >= 0 and positions[-1] < group.width):
             raise InvalidArgumentError(
                 f"Group {group.name!r} has units 0 to {group.width - 1}, got {positions}."
             )
         if len(positions) >= group.width:
-            raise InvalidArgumentError(f"Group {group.name!r} would be empty; keep at least one unit.")
+            raise InvalidArgumentError(
+                f"Group {group.name!r} would be empty; keep at least one unit."
+            )
         new = replace(group, removed=positions, why="edited")
         return replace(self, groups=tuple(new if g is group else g for g in self.groups))
 
@@ -179,7 +181,9 @@ class CutPlan:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InvalidArgumentError):
                 raise
-            raise InvalidArgumentError(f"Not a cutting plan as to_json writes it: {error!r}.") from error
+            raise InvalidArgumentError(
+                f"Not a cutting plan as to_json writes it: {error!r}."
+            ) from error
 
     def __str__(self) -> str:
         cut = [group for group in self.groups if group.removed]
@@ -232,7 +236,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
-            raise InvalidArgumentError(f"align must be an integer of at least 1, got {self.align!r}.")
+            raise InvalidArgumentError(
+                f"align must be an integer of at least 1, got {self.align!r}."
+            )
         unknown = set(self.granularity or ()) - set(KINDS)
         if unknown:
             raise InvalidArgumentError(f"granularity must be among {KINDS}, got {sorted(unknown)}.")
@@ -290,8 +296,10 @@ def choose(
     refusals = [choice.refusal(group) for group in groups]
     wanted = _wanted(groups, names, scores, target, refusals)
     free = [i for i, why in enumerate(refusals) if not why]
-    if target.threshold is not None and free and all(
-        wanted[i] >= len(groups[i].units) for i in free
+    if (
+        target.threshold is not None
+        and free
+        and all(wanted[i] >= len(groups[i].units) for i in free)
     ):
         raise InvalidArgumentError(
             f"threshold={target.threshold} would empty every layer: the largest score is "
@@ -323,7 +331,9 @@ def _check_names(
         listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
         lost = [p for p in listed if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
         if lost:
-            raise InvalidArgumentError(f"No layer is called {lost}; there are {sorted(makers)[:20]}.")
+            raise InvalidArgumentError(
+                f"No layer is called {lost}; there are {sorted(makers)[:20]}."
+            )
 
 
 def _wanted(
@@ -335,7 +345,10 @@ def _wanted(
 ) -> list[int]:
     """How many units each group is to lose, before rounding."""
     if target.keep is not None:
-        return [_by_count(g, n, target.keep, why) for g, n, why in zip(groups, names, refusals, strict=True)]
+        return [
+            _by_count(g, n, target.keep, why)
+            for g, n, why in zip(groups, names, refusals, strict=True)
+        ]
     if target.threshold is not None:
         counts = []
         for name, why in zip(names, refusals, strict=True):

@@ -73,9 +73,7 @@ def solve(network: Network) -> Units:
     return Units(unit_of, int(unit_of.max(initial=-1)) + 1, reason_of, tuple(reasons))
 
 
-def _components(
-    network: Network, ties: list[tuple[Labels, Labels]]
-) -> npt.NDArray[np.int64]:
+def _components(network: Network, ties: list[tuple[Labels, Labels]]) -> npt.NDArray[np.int64]:
     size = network.num_slots
     if not ties:
         return np.arange(size, dtype=np.int64)

@@ -27,8 +27,14 @@ CASES = {
     "conv2d_transpose": ((6, 6, 8), lambda: layers.Conv2DTranspose(16, 3, padding="same")),
     "conv3d_transpose": ((4, 4, 4, 8), lambda: layers.Conv3DTranspose(8, 3, padding="same")),
     "depthwise1d": ((8, 12), lambda: layers.DepthwiseConv1D(3, padding="same")),
-    "depthwise2d": ((6, 6, 8), lambda: layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)),
-    "separable1d": ((8, 12), lambda: layers.SeparableConv1D(16, 3, padding="same", depth_multiplier=2)),
+    "depthwise2d": (
+        (6, 6, 8),
+        lambda: layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+    ),
+    "separable1d": (
+        (8, 12),
+        lambda: layers.SeparableConv1D(16, 3, padding="same", depth_multiplier=2),
+    ),
     "separable2d": ((6, 6, 8), lambda: layers.SeparableConv2D(16, 3, padding="same")),
     "batch_norm": ((6, 12), lambda: layers.BatchNormalization()),
     "layer_norm": ((6, 12), lambda: layers.LayerNormalization()),
@@ -51,13 +57,28 @@ CASES = {
     "simple_rnn": ((6, 12), lambda: layers.SimpleRNN(16, return_sequences=True)),
     "rnn_cell": ((6, 12), lambda: layers.RNN(layers.LSTMCell(16), return_sequences=True)),
     "lstm_last": ((6, 12), lambda: layers.LSTM(16)),
-    "bidirectional_concat": ((6, 12), lambda: layers.Bidirectional(layers.LSTM(16, return_sequences=True))),
-    "bidirectional_sum": ((6, 12), lambda: layers.Bidirectional(layers.GRU(16, return_sequences=True), merge_mode="sum")),
+    "bidirectional_concat": (
+        (6, 12),
+        lambda: layers.Bidirectional(layers.LSTM(16, return_sequences=True)),
+    ),
+    "bidirectional_sum": (
+        (6, 12),
+        lambda: layers.Bidirectional(layers.GRU(16, return_sequences=True), merge_mode="sum"),
+    ),
     "bidirectional_ave": ((6, 12), lambda: layers.Bidirectional(layers.GRU(16), merge_mode="ave")),
-    "bidirectional_mul": ((6, 12), lambda: layers.Bidirectional(layers.SimpleRNN(16), merge_mode="mul")),
+    "bidirectional_mul": (
+        (6, 12),
+        lambda: layers.Bidirectional(layers.SimpleRNN(16), merge_mode="mul"),
+    ),
     "time_distributed": ((6, 12), lambda: layers.TimeDistributed(layers.Dense(16, "relu"))),
-    "time_distributed_conv": ((3, 6, 6, 8), lambda: layers.TimeDistributed(layers.Conv2D(8, 3, padding="same"))),
-    "conv_lstm1d": ((3, 6, 8), lambda: layers.ConvLSTM1D(8, 3, padding="same", return_sequences=True)),
+    "time_distributed_conv": (
+        (3, 6, 6, 8),
+        lambda: layers.TimeDistributed(layers.Conv2D(8, 3, padding="same")),
+    ),
+    "conv_lstm1d": (
+        (3, 6, 8),
+        lambda: layers.ConvLSTM1D(8, 3, padding="same", return_sequences=True),
+    ),
     "conv_lstm2d": ((3, 6, 6, 8), lambda: layers.ConvLSTM2D(8, 3, padding="same")),
     "max_pool1d": ((8, 12), lambda: layers.MaxPooling1D(2)),
     "avg_pool2d": ((6, 6, 8), lambda: layers.AveragePooling2D(2)),
@@ -121,7 +142,11 @@ OPS = {
 def maker(shape):
     """A layer that makes as many units as the last axis has."""
     if len(shape) >= 3:
-        return layers.TimeDistributed(layers.Dense(shape[-1])) if len(shape) == 3 else layers.Dense(shape[-1])
+        return (
+            layers.TimeDistributed(layers.Dense(shape[-1]))
+            if len(shape) == 3
+            else layers.Dense(shape[-1])
+        )
     return layers.Dense(shape[-1])
 
 
@@ -191,7 +216,9 @@ def check(model, tmp_path, *, cuts=True):
     return result
 
 
-@pytest.mark.parametrize("setting", ["alone", "after", "residual", "concatenated", "shared", "nested"])
+@pytest.mark.parametrize(
+    "setting", ["alone", "after", "residual", "concatenated", "shared", "nested"]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_layer(name, setting, tmp_path):
     shape, make = CASES[name]

@@ -39,9 +39,7 @@ def _carry_slots(source: Any, target: Any, pairs: Pairs, kept: Kept) -> None:
     successors = {id(old): (new, axes) for old, new, axes in pairs}
     order = [v for v in source._trainable_variables if id(v) in successors]
     target.build([successors[id(variable)][0] for variable in order])
-    positions = [
-        i for i, v in enumerate(source._trainable_variables) if id(v) in successors
-    ]
+    positions = [i for i, v in enumerate(source._trainable_variables) if id(v) in successors]
     done: set[int] = set()
     for name, old_slots in vars(source).items():
         new_slots = getattr(target, name, None)
@@ -53,11 +51,11 @@ def _carry_slots(source: Any, target: Any, pairs: Pairs, kept: Kept) -> None:
                 continue
             done.add(id(old))
             _assign(old, new, order[index], successors[id(order[index])][1], kept)
-    rest = [v for v in source.variables if id(v) not in done and not v.shape]
+    rest = [v for v in source.variables if id(v) not in done and len(v.shape) == 0]
     for old in rest:
         for new in target.variables:
-            if new.name == old.name and not new.shape:
-                new.assign(old)
+            if new.name == old.name and len(new.shape) == 0:
+                new.assign(read(old))
 
 
 def _are_slots(value: Any, count: int) -> bool:

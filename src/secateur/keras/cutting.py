@@ -130,7 +130,10 @@ def plan_cut(
         per_unit = measure_outputs(bench.description, bench.units, batches, measure)
     else:
         per_unit = weight_scores(
-            bench.description.network, bench.units, _arrays(bench.description), measure  # type: ignore[arg-type]
+            bench.description.network,
+            bench.units,
+            _arrays(bench.description),
+            measure,  # type: ignore[arg-type]
         )
     scores = {
         name: per_unit[group.units] for name, group in zip(bench.names, bench.groups, strict=True)
@@ -165,7 +168,9 @@ def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
     return result
 
 
-def bind_plan(plan: CutPlan, model: keras.Model, data: Any = None, *, proof: bool = True) -> CutPlan:
+def bind_plan(
+    plan: CutPlan, model: keras.Model, data: Any = None, *, proof: bool = True
+) -> CutPlan:
     """Bind a plan that was read from JSON to the model it was made for.
 
     Args:
@@ -190,7 +195,9 @@ def bind_plan(plan: CutPlan, model: keras.Model, data: Any = None, *, proof: boo
         )
     for group, own in zip(bench.groups, plan.groups, strict=True):
         if own.removed and group.reason:
-            raise InvalidArgumentError(f"The plan cuts {own.name!r}, which stays whole: {group.reason}.")
+            raise InvalidArgumentError(
+                f"The plan cuts {own.name!r}, which stays whole: {group.reason}."
+            )
     batches = None if data is None else _batches(bench.description, model, data, 32, None)
     return _bound(plan, model, bench, batches, proof)
 

@@ -19,8 +19,8 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.layers import layer as layer_module
 from keras.src.ops.node import Node
 
-from secateur.keras.sizes import sizes_understood
 from secateur.errors import UnsupportedModelError
+from secateur.keras.sizes import sizes_understood
 
 Nest = Any
 """Tensors, constants and plain values in lists, tuples and dicts."""
@@ -456,7 +456,10 @@ class _Reader:
             return True
         if first is None or second is None or type(first.operation) is not type(second.operation):
             return False
-        if isinstance(first.operation, keras.layers.Layer) and first.operation is not second.operation:
+        if (
+            isinstance(first.operation, keras.layers.Layer)
+            and first.operation is not second.operation
+        ):
             return False
         pairs = [tree.flatten((n.arguments.args, n.arguments.kwargs)) for n in (first, second)]
         return len(pairs[0]) == len(pairs[1]) and all(map(self._same, *pairs))

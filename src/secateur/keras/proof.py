@@ -45,9 +45,7 @@ class Proof:
         )
 
 
-def prove(
-    description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, data: str
-) -> Proof:
+def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, data: str) -> Proof:
     """Compare a cut model with its masked original.
 
     Compared are the outputs, and what the last layers take: a softmax over many classes would hide much.
@@ -68,7 +66,9 @@ def prove(
     def watch(site: Site, outputs: list[Any]) -> None:
         for tensor, output in zip(site.call.outputs, outputs, strict=True):
             if id(tensor) in probed:
-                seen[id(tensor)] = kept.take(ops.convert_to_numpy(output), description.labels(tensor))
+                seen[id(tensor)] = kept.take(
+                    ops.convert_to_numpy(output), description.labels(tensor)
+                )
 
     outputs = tree.flatten(run(description, samples, kept, watch))
     expected = [*outputs, *(seen[id(tensor)] for tensor in rebuilt.probed)]
@@ -87,7 +87,9 @@ def prove(
 
 
 def _tolerance(description: Description) -> float:
-    layers = [c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)]
+    layers = [
+        c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)
+    ]
     dtypes = {str(layer.compute_dtype) for layer in layers}
     return max([TOLERANCE["float32"], *(TOLERANCE.get(dtype, 0.0) for dtype in dtypes)])
 

@@ -34,9 +34,7 @@ class Rebuilt:
     probed: list[Tensor]
 
 
-def rebuild(
-    description: Description, kept: Kept
-) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
+def rebuild(description: Description, kept: Kept) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
     """Make the cut model.
 
     Returns:
@@ -64,9 +62,12 @@ class _Builder:
 
     def build(self) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
         graph = self.description.graph
-        inputs = [self._input(tensor, symbol) for tensor, symbol in zip(
-            graph.inputs, tree.flatten(graph.input_structure), strict=True
-        )]
+        inputs = [
+            self._input(tensor, symbol)
+            for tensor, symbol in zip(
+                graph.inputs, tree.flatten(graph.input_structure), strict=True
+            )
+        ]
         for site in self.description.sites:
             outputs = tree.flatten(self._run(site))
             for tensor, value in zip(site.call.outputs, outputs, strict=True):
@@ -149,7 +150,9 @@ class _Builder:
         rows = 1
         for size in shape[:-1]:
             rows *= size
-        table = keras.layers.Embedding(rows, width, name=self._unique(source.name), trainable=variable.trainable)
+        table = keras.layers.Embedding(
+            rows, width, name=self._unique(source.name), trainable=variable.trainable
+        )
         index = ops.cumsum(ops.repeat(self._one(), rows)) - 1
         value = ops.reshape(table(index), shape)
         self.pairs.append((variable, table.embeddings, axes))
@@ -190,7 +193,12 @@ class _Builder:
         last: Any = graph.inputs[0]
         for call in graph.calls:
             plain = isinstance(call.operation, keras.layers.Layer) and not call.kwargs
-            if not plain or len(call.args) != 1 or call.args[0] is not last or len(call.outputs) != 1:
+            if (
+                not plain
+                or len(call.args) != 1
+                or call.args[0] is not last
+                or len(call.outputs) != 1
+            ):
                 return None
             last = call.outputs[0]
         layers = [self.made_for(site) for site in self.description.sites]

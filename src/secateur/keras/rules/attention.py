@@ -19,9 +19,7 @@ def _arguments(site: Site) -> tuple[Tensor, Tensor, Tensor]:
     return query, value, value if key is None else key
 
 
-def _project(
-    site: Site, dense: Any, tensor: Tensor, lead: int, labels: Labels
-) -> None:
+def _project(site: Site, dense: Any, tensor: Tensor, lead: int, labels: Labels) -> None:
     """Weights of a projection (features..., heads, width), bias (heads, width)."""
     features = site.axes(tensor)
     taken = features[len(features) - lead :]
@@ -45,7 +43,12 @@ def multi_head_attention(site: Site) -> None:
         (attention._query_dense, query),
         (attention._key_dense, key),
         (attention._value_dense, value),
-        (getattr(attention, "_gate_dense", None) if getattr(attention, "_use_gate", False) else None, query),
+        (
+            getattr(attention, "_gate_dense", None)
+            if getattr(attention, "_use_gate", False)
+            else None,
+            query,
+        ),
     ):
         if dense is not None:
             _project(site, dense, tensor, len(dense._kernel.shape) - 2, heads)
@@ -57,7 +60,9 @@ def multi_head_attention(site: Site) -> None:
     size = attention._output_dense._kernel.shape[2:]
 
     def change(kept: Kept) -> dict[str, Any]:
-        shape = tuple(kept.count(own, full) for own, full in zip(out[-len(size) :], size, strict=True))
+        shape = tuple(
+            kept.count(own, full) for own, full in zip(out[-len(size) :], size, strict=True)
+        )
         changed: dict[str, Any] = {"num_heads": kept.count(heads)}
         if attention._output_shape is not None or shape != tuple(size):
             changed["output_shape"] = shape
@@ -143,7 +148,9 @@ def attention_without_heads(site: Site) -> None:
 @op("DotProductAttention")
 def dot_product_attention(site: Site) -> None:
     """Query (batch, time, heads, width), key and value with as many heads or a divisor of them."""
-    query, key, value = (site.argument(name, at) for at, name in enumerate(("query", "key", "value")))
+    query, key, value = (
+        site.argument(name, at) for at, name in enumerate(("query", "key", "value"))
+    )
     for tensor in (query, key, value):
         site.freeze(site.axes(tensor)[1])
     heads, own = site.axes(query)[2], site.axes(key)[2]

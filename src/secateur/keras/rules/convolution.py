@@ -86,7 +86,12 @@ def transposed(site: Site) -> None:
     conv = site.operation
     _, channels = spatial(site)
     filters = site.fresh(conv.filters, "channel")
-    site.weight(conv._kernel if hasattr(conv, "_kernel") else conv.kernel, *[None] * conv.rank, filters, channels)
+    site.weight(
+        conv._kernel if hasattr(conv, "_kernel") else conv.kernel,
+        *[None] * conv.rank,
+        filters,
+        channels,
+    )
     site.weight(conv.bias, filters)
     _activate(site, filters)
     put_channel(site, filters)

@@ -42,7 +42,19 @@ def activation(site: Site) -> None:
 
 
 @layer("Softmax")
-@op("Softmax", "LogSoftmax", "Sparsemax", "Cumsum", "Cumprod", "Flip", "Sort", "Argsort", "Normalize", "Glu", "Roll")
+@op(
+    "Softmax",
+    "LogSoftmax",
+    "Sparsemax",
+    "Cumsum",
+    "Cumprod",
+    "Flip",
+    "Sort",
+    "Argsort",
+    "Normalize",
+    "Glu",
+    "Roll",
+)
 def over_axis(site: Site) -> None:
     """Runs over axes, which therefore stay whole; the others keep their labels."""
     axes = site.axes()
@@ -94,7 +106,9 @@ def broadcast(site: Site, operands: Sequence[Any]) -> list[MaybeLabels]:
 def together(site: Site) -> None:
     """Operands of one shape, or broadcast: their axes are tied."""
     operands = [
-        leaf for leaf in tree.flatten((site.call.args, site.call.kwargs)) if isinstance(leaf, Tensor) or is_array(leaf)
+        leaf
+        for leaf in tree.flatten((site.call.args, site.call.kwargs))
+        if isinstance(leaf, Tensor) or is_array(leaf)
     ]
     site.passes = len([leaf for leaf in operands if isinstance(leaf, Tensor)]) == 1
     site.output(*broadcast(site, operands))

@@ -95,7 +95,9 @@ def einsum_dense(site: Site) -> None:
     for letter in new:
         labels[letter] = site.fresh(sizes[letter], "neuron" if len(new) == 1 else "head")
     for letter in new[1:]:
-        site.freeze(labels[letter], f"{site.name}: another axis of the same kernel is the one that is cut")
+        site.freeze(
+            labels[letter], f"{site.name}: another axis of the same kernel is the one that is cut"
+        )
     site.weight(own._kernel, *(labels[letter] for letter in kernel))
     if own.bias is not None:
         axes = [letter for letter in out if letter in (own.bias_axes or "")]

@@ -100,7 +100,11 @@ def split(site: Site) -> None:
     for part in parts:
         site.output(*axes[:axis], part, *axes[axis + 1 :])
     site.resize(
-        lambda kept: {"indices_or_sections": [int(end) for end in np.cumsum([kept.count(p) for p in parts])[:-1]]}
+        lambda kept: {
+            "indices_or_sections": [
+                int(end) for end in np.cumsum([kept.count(p) for p in parts])[:-1]
+            ]
+        }
     )
 
 

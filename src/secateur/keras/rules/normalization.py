@@ -37,7 +37,11 @@ def layer_normalization(site: Site) -> None:
     """
     norm = site.operation
     along: list[MaybeLabels] = [site.axes()[axis] for axis in _axes_of(norm, site.rank)]
-    for variable in (getattr(norm, "gamma", None), getattr(norm, "beta", None), getattr(norm, "scale", None)):
+    for variable in (
+        getattr(norm, "gamma", None),
+        getattr(norm, "beta", None),
+        getattr(norm, "scale", None),
+    ):
         if hasattr(variable, "path"):
             site.weight(variable, *along)
     site.same()
@@ -57,9 +61,13 @@ def normalise_kept(labels: Axes) -> Any:
             along = labels[axis]
             size = x.shape[axis]
             own = np.ones(size) if along is None else kept.mask(along)
-            weight = weight * own.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(rank)])
+            weight = weight * own.astype(np.float32).reshape(
+                [-1 if a == axis else 1 for a in range(rank)]
+            )
         count = float(weight.sum())
-        centred = type(norm).__name__ == "LayerNormalization" and not getattr(norm, "rms_scaling", False)
+        centred = type(norm).__name__ == "LayerNormalization" and not getattr(
+            norm, "rms_scaling", False
+        )
         mean = ops.sum(x * weight, axis=axes, keepdims=True) / count
         deviation = (x - mean) * weight if centred else x * weight
         variance = ops.sum(ops.square(deviation), axis=axes, keepdims=True) / count

@@ -1,10 +1,11 @@
 """Openers: what is traced in place of layers whose own `call` cannot run on symbolic tensors, or would bring in
-classes of another package. Matched by registered name, so that no other package is imported.
+classes of another package. Matched by package and class name, so that no other package is imported.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import keras
@@ -143,7 +144,9 @@ def _merged_mask(x: Any, padding_mask: Any, attention_mask: Any) -> Any:
     if mask is None:
         return attention_mask
     mask = ops.cast(ops.expand_dims(mask, 1), "bool")
-    return mask if attention_mask is None else ops.logical_and(mask, ops.cast(attention_mask, "bool"))
+    return (
+        mask if attention_mask is None else ops.logical_and(mask, ops.cast(attention_mask, "bool"))
+    )
 
 
 @opens("keras_hub>RelativeEmbedding")
@@ -153,6 +156,16 @@ def relative_embedding(layer: Any, twins: Twins, inputs: Any) -> Any:
     one = ops.sum(ops.zeros_like(inputs, dtype="int32"), axis=(0, 1, 2)) + 1
     rows = ops.cumsum(ops.repeat(ops.reshape(one, (1,)), layer.bucket_size * 2)) - 1
     return layer.layer_norm(ops.expand_dims(embedding(rows), 0))
+
+
+def _log_buckets(distance: Any, middle: int, limit: int) -> Any:
+    """Distances as they are up to `middle`, then by their logarithm (DeBERTa, arXiv 2006.03654)."""
+    near = ops.logical_and(ops.less(distance, middle), ops.greater(distance, -middle))
+    size = ops.where(near, ops.ones_like(distance) * (middle - 1), ops.absolute(distance))
+    steps = ops.log(ops.cast(size, "float32") / float(middle)) * float(middle - 1)
+    far = ops.ceil(steps / math.log((limit - 1) / middle)) + float(middle)
+    signed = ops.cast(far, distance.dtype) * ops.sign(distance)
+    return ops.where(ops.less_equal(size, middle), distance, signed)
 
 
 @opens("keras_hub>DisentangledSelfAttention")
@@ -170,7 +183,11 @@ def disentangled_attention(
         dense(inputs) for dense in (layer._query_dense, layer._key_dense, layer._value_dense)
     )
     ids = _positions(inputs)[0]
-    distance = layer._make_log_bucket_position(ops.expand_dims(ids, 1) - ops.expand_dims(ids, 0))
+    distance = _log_buckets(
+        ops.expand_dims(ids, 1) - ops.expand_dims(ids, 0),
+        layer.bucket_size // 2,
+        layer.max_position_embeddings,
+    )
     table_rows = layer._position_dropout_layer(rel_embeddings)
     place_query = ops.squeeze(layer._query_dense(table_rows), 0)
     place_key = ops.squeeze(layer._key_dense(table_rows), 0)

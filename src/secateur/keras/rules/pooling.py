@@ -51,7 +51,9 @@ def reduction(site: Site) -> None:
     """Axes that are reduced must stay whole, except under a sum, to which zeros add nothing."""
     axes = site.axes()
     given = site.operation.axis
-    over = {axis % site.rank for axis in (range(site.rank) if given is None else tree.flatten(given))}
+    over = {
+        axis % site.rank for axis in (range(site.rank) if given is None else tree.flatten(given))
+    }
     neutral = type(site.operation).__name__ == "Sum"
     result: list[MaybeLabels] = []
     for axis, labels in enumerate(axes):

@@ -36,7 +36,9 @@ def contract(site: Site, operands: list[Any], letters: list[str], out: str) -> N
 
     def rearranged(kept: Kept) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cut = [
-            kept.take(operand, [found.get(name) for name in names]) if is_array(operand) else operand
+            kept.take(operand, [found.get(name) for name in names])
+            if is_array(operand)
+            else operand
             for operand, names in zip(operands, letters, strict=True)
         ]
         return tuple(cut), {}
@@ -81,7 +83,12 @@ def einsum(site: Site) -> None:
         missing = len(operand.shape) - len(names.replace("...", ""))
         longest = max(longest, missing) if "..." in names else longest
         letters.append(names.replace("...", spelled[len(spelled) - missing :] if missing else ""))
-    contract(site, operands, letters, out.replace("...", spelled[len(spelled) - longest :] if longest else ""))
+    contract(
+        site,
+        operands,
+        letters,
+        out.replace("...", spelled[len(spelled) - longest :] if longest else ""),
+    )
     for operand, names in zip(operands, letters, strict=True):
         if isinstance(operand, Tensor) and len(set(names)) < len(names):
             site.wall("an einsum that takes a diagonal")

@@ -21,9 +21,7 @@ def _stand_in(shape: Sequence[int | None]) -> list[int]:
     return [next(unknown) if size is None else size for size in shape]
 
 
-def blocks(
-    before: Sequence[int], after: Sequence[int]
-) -> list[tuple[list[int], list[int]]]:
+def blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Smallest runs of axes of equal product, in order.
 
     Example:
@@ -180,14 +178,18 @@ def dimensions(site: Site) -> None:
     before, after = site.axes(), site.call.outputs[0].shape
     given = site.operation.axis
     if type(site.operation).__name__ == "ExpandDims":
-        new = {axis % len(after) for axis in (given if isinstance(given, (list, tuple)) else [given])}
+        new = {
+            axis % len(after) for axis in (given if isinstance(given, (list, tuple)) else [given])
+        }
         rest = iter(before)
         site.output(*(None if axis in new else next(rest) for axis in range(len(after))))
         return
     if given is None:
         gone = {axis for axis, size in enumerate(site.x.shape) if size == 1}
     else:
-        gone = {axis % site.rank for axis in (given if isinstance(given, (list, tuple)) else [given])}
+        gone = {
+            axis % site.rank for axis in (given if isinstance(given, (list, tuple)) else [given])
+        }
     site.output(*(labels for axis, labels in enumerate(before) if axis not in gone))
 
 
@@ -217,7 +219,10 @@ def repeat(site: Site) -> None:
     padded = [None] * (len(after) - len(axes)) + axes
     times = [1] * (len(after) - len(times)) + times
     site.output(
-        *(None if own is None else np.tile(own, count) for own, count in zip(padded, times, strict=True))
+        *(
+            None if own is None else np.tile(own, count)
+            for own, count in zip(padded, times, strict=True)
+        )
     )
 
 

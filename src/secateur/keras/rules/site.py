@@ -150,7 +150,9 @@ class Site:
     def freeze(self, labels: MaybeLabels, why: str = "") -> None:
         """Nothing may go from this axis."""
         kind = type(self.call.operation).__name__
-        self.network.freeze(labels, why or f"{self.name} ({kind}) needs every position of this axis")
+        self.network.freeze(
+            labels, why or f"{self.name} ({kind}) needs every position of this axis"
+        )
 
     def freeze_all(self, why: str) -> None:
         """Nothing may go from any input."""

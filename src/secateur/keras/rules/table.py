@@ -35,7 +35,7 @@ def op(*names: str) -> Callable[[Rule], Rule]:
 
 
 def opens(*names: str) -> Callable[[Opener], Opener]:
-    """What to trace in place of a layer's own `call`, by registered name ("package>Class")."""
+    """What to trace in place of a layer's own `call`, by "package>Class"."""
 
     def add(opener: Opener) -> Opener:
         _OPENERS.update(dict.fromkeys(names, opener))
@@ -50,7 +50,8 @@ def opener_of(operation: Any) -> Opener | None:
         return None
     if is_stock(operation):
         return _OPENERS["*"] if has_foreign_activation(operation) else None
-    return _OPENERS.get(keras.saving.get_registered_name(type(operation)))
+    package = type(operation).__module__.split(".")[0]
+    return _OPENERS.get(f"{package}>{type(operation).__name__}")
 
 
 def has_foreign_activation(operation: Any) -> bool:
