@@ -29,7 +29,8 @@ class CutTarget:
         ratio: Fraction of the units that go, 0 to 1 (1 excluded).
         keep: Layer name -> units that stay.
         relative: `threshold` counts in multiples of the mean score of the layer.
-        scope: "layer" (each layer loses `ratio`) or "global" (ranked together, by score over the layer's mean).
+        scope: "layer" (each layer loses `ratio`) or "global" (ranked together, by score over the
+            layer's mean).
     """
 
     threshold: float | None = None
@@ -289,7 +290,8 @@ def choose(
         choice: What may go, and rounding.
 
     Raises:
-        InvalidArgumentError: `keep` or `include` names what is not there, or the threshold would empty every layer.
+        InvalidArgumentError: `keep` or `include` names what is not there, or the threshold would
+            empty every layer.
     """
     names = unique_names(groups)
     _check_names(groups, names, target, choice)
@@ -391,7 +393,7 @@ def _globally(
     order = np.argsort(np.concatenate(relative), kind="stable")
     owner = np.repeat(free, [own.size for own in relative])
     going = owner[order[: math.floor(ratio * order.size + 0.5)]]
-    return np.bincount(going, minlength=len(groups)).tolist()
+    return [int(count) for count in np.bincount(going, minlength=len(groups))]
 
 
 def _allowed(group: Group, count: int, choice: Choice) -> tuple[int, str]:

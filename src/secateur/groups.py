@@ -60,16 +60,17 @@ class Group:
 def solve(network: Network) -> Units:
     """Settle all ties. Linear in the number of slots and ties.
 
-    A split axis has one factor that is cut; which one is chosen here, after all freezes are known: a
+    A split axis has one factor that is cut; which one is chosen here, after all freezes are known:
+    a
     factor that is free, rather one whose positions are not summed over, rather one that an axis
     tied to it already uses.
     """
     reasons: dict[str, int] = {}
     first = _components(network, network.ties)
-    frozen = _frozen(network, first, network.frozen, reasons)
+    frozen = _frozen(first, network.frozen, reasons)
     ties, freezes = _settle_products(network, first, frozen < 0)
     unit_of = _components(network, [*network.ties, *ties])
-    reason_of = _frozen(network, unit_of, [*network.frozen, *freezes], reasons)
+    reason_of = _frozen(unit_of, [*network.frozen, *freezes], reasons)
     return Units(unit_of, int(unit_of.max(initial=-1)) + 1, reason_of, tuple(reasons))
 
 
@@ -93,7 +94,6 @@ def _by_first_slot(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _frozen(
-    network: Network,
     unit_of: npt.NDArray[np.int64],
     freezes: list[tuple[Labels, str]],
     reasons: dict[str, int],

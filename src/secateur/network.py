@@ -1,8 +1,11 @@
 """A network as secateur cuts it: slots, and what ties them together. Knows no framework.
 
-Every position of every axis that could be cut carries a *slot*, an integer. A `Labels` array names the
-slot of each position of one axis; an axis without labels is never cut. Layers pass labels on, make new
-ones, tie them (an addition: both arms must lose the same channel) or freeze them (nothing may go). All
+Every position of every axis that could be cut carries a *slot*, an integer. A `Labels` array names
+the
+slot of each position of one axis; an axis without labels is never cut. Layers pass labels on, make
+new
+ones, tie them (an addition: both arms must lose the same channel) or freeze them (nothing may go).
+All
 of that is collected as arrays; `groups.solve` settles it in one pass.
 """
 
@@ -53,7 +56,8 @@ class Weight:
         key: Unique name.
         shape: Its shape.
         axes: Labels per axis.
-        made: Per axis, whether its operation makes these slots (True: an output axis) or takes them.
+        made: Per axis, whether its operation makes these slots (True: an output axis) or takes
+            them.
     """
 
     key: str

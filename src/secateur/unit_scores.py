@@ -28,7 +28,8 @@ def weight_scores(
         network: Says which weights a unit indexes.
         units: What goes together.
         arrays: The weights by key.
-        measure: "incoming" ||A[:, k]||, "outgoing" ||B[k, :]||, or "path" ||A[:, k]|| * ||B[k, :]||,
+        measure: "incoming" ||A[:, k]||, "outgoing" ||B[k, :]||, or "path" ||A[:, k]|| * ||B[k,
+            :]||,
             the root of the squared two-step path strength that is lost with unit k.
 
     Returns:

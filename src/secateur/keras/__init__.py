@@ -1,0 +1,1 @@
+"""The only part of secateur that imports Keras."""

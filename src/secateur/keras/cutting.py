@@ -25,10 +25,11 @@ from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
 from secateur.keras.rules import Kept, is_leaf, opener_of
 from secateur.keras.values import read
-from secateur.outputs import MEASURES
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
 _PROOF_SAMPLES = 32
+# Not "std": a constant unit may go only once its mean is folded into the next bias.
+_MEASURES = ("mean", "rms", "max")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class CutResult:
     """A cut model and what is to be known about it.
 
     Attributes:
-        model: The smaller model, of the same kind of inputs and outputs, compiled if the original was.
+        model: The smaller model, of the same kind of inputs and outputs, compiled if the original
+            was.
         plan: What was removed.
         proof: Figures of the comparison with the original; None if it was switched off.
         parameters: Number of weights before and after.
@@ -86,16 +88,19 @@ def plan_cut(
 
     Args:
         model: A built Keras model: Sequential, functional, subclassed, nested.
-        data: Calibration samples: an array, list or dict of arrays, generator, tf.data.Dataset or PyDataset.
+        data: Calibration samples: an array, list or dict of arrays, generator, tf.data.Dataset or
+            PyDataset.
         threshold: Subnetworks whose output (without data: weight norm) is strictly below it go.
         ratio: Fraction of each layer's units that goes.
         keep: Layer name -> number of units that stay.
         relative: `threshold` counts in multiples of the layer's mean output.
-        scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's mean.
-        measure: With data "mean" (of |output|, default), "rms", "max", "std"; without data "path"
+        scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's
+            mean.
+        measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
             (default), "incoming", "outgoing" norms of the weights.
         align: Kept widths are multiples of it; 1 switches rounding off.
-        granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head", "embedding".
+        granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head",
+            "embedding".
         include: Names of layers that may lose units (wildcards allowed).
         exclude: Names of layers that stay whole.
         batch_size: For data given as arrays.
@@ -112,7 +117,8 @@ def plan_cut(
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(1)])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"),
+        keras.layers.Dense(1)])
         >>> plan = plan_cut(model, ratio=0.5)
         >>> plan["dense"].kept
         8
@@ -160,7 +166,8 @@ def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(1)])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"),
+        keras.layers.Dense(1)])
         >>> cut(model, ratio=0.5).model.count_params()
         49
     """
@@ -208,7 +215,7 @@ def _check_model(model: Any) -> None:
 
 
 def _check_measure(measure: str, has_data: bool) -> None:
-    known = MEASURES if has_data else WEIGHT_MEASURES
+    known = _MEASURES if has_data else WEIGHT_MEASURES
     if measure not in known:
         hint = "with" if has_data else "without"
         raise InvalidArgumentError(f"measure {hint} data must be one of {known}, got {measure!r}.")

@@ -1,7 +1,9 @@
 """Open a Keras model down to the calls of layers and ops that the rule table knows.
 
-Layers that the table does not know are opened by calling them on symbolic tensors: what they call is recorded in
-their place. Their own variables are stood in for by symbolic tensors meanwhile, so that what is done with those is
+Layers that the table does not know are opened by calling them on symbolic tensors: what they call
+is recorded in
+their place. Their own variables are stood in for by symbolic tensors meanwhile, so that what is
+done with those is
 recorded too. A layer that cannot be opened stays whole: a wall.
 """
 

@@ -48,7 +48,8 @@ class Proof:
 def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, data: str) -> Proof:
     """Compare a cut model with its masked original.
 
-    Compared are the outputs, and what the last layers take: a softmax over many classes would hide much.
+    Compared are the outputs, and what the last layers take: a softmax over many classes would hide
+    much.
 
     Args:
         description: The original.

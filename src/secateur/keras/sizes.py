@@ -1,7 +1,9 @@
 """Sizes that only the data tells, while layers are opened.
 
-Layers ask `ops.shape` for a batch size or a length and put it into `broadcast_to`, `arange`, `reshape` and their like. On
-symbolic tensors there is no number yet. While a model is traced these functions of `keras.ops` understand a
+Layers ask `ops.shape` for a batch size or a length and put it into `broadcast_to`, `arange`,
+`reshape` and their like. On
+symbolic tensors there is no number yet. While a model is traced these functions of `keras.ops`
+understand a
 `Size`: where one stands, they make the same result from the tensor that has that size.
 """
 

@@ -68,12 +68,6 @@ def over_axis(site: Site) -> None:
     site.output(*axes)
 
 
-@op("Softmax2D")
-def never(site: Site) -> None:
-    """Kept whole."""
-    site.wall("mixes its axes")
-
-
 def broadcast(site: Site, operands: Sequence[Any]) -> list[MaybeLabels]:
     """Labels of operands that are broadcast together: what meets is tied.
 

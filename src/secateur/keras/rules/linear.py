@@ -85,7 +85,8 @@ def reversible_embedding(site: Site) -> None:
 def einsum_dense(site: Site) -> None:
     """Dense over any axes: letters that only kernel and output share are new slots.
 
-    Of several new axes that stand together (heads and their width, say) the first is the one that is cut.
+    Of several new axes that stand together (heads and their width, say) the first is the one that
+    is cut.
     """
     own = site.operation
     x, kernel, out = split_equation(own.equation, site.rank)

@@ -32,7 +32,8 @@ def _axes_of(norm: Any, rank: int) -> list[int]:
 def layer_normalization(site: Site) -> None:
     """Statistics over the axes themselves: after a cut they run over what is kept.
 
-    So the reference of the proof takes mean and variance over the kept positions only. (Zeros would still
+    So the reference of the proof takes mean and variance over the kept positions only. (Zeros would
+    still
     count in them; no weights of a smaller layer can undo that for every input.)
     """
     norm = site.operation

@@ -160,10 +160,6 @@ def swapaxes(site: Site) -> None:
 @op("Moveaxis")
 def moveaxis(site: Site) -> None:
     """Axes change places."""
-    order = np.moveaxis(
-        np.empty([1] * site.rank), site.operation.source, site.operation.destination
-    )
-    del order
     source = np.atleast_1d(site.operation.source) % site.rank
     target = np.atleast_1d(site.operation.destination) % site.rank
     rest = [axis for axis in range(site.rank) if axis not in source]

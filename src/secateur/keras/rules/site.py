@@ -183,7 +183,8 @@ class Site:
     def emit(self, sublayer: Any, axis: int, labels: Labels, dim: int | None) -> None:
         """What units emit is what goes into this sublayer, with units on `axis`.
 
-        `dim` is the length of the vector that each emits, on the last axis; None for single numbers.
+        `dim` is the length of the vector that each emits, on the last axis; None for single
+        numbers.
         """
         self.emitted.append((sublayer, axis, labels, dim))
 

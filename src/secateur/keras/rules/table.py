@@ -1,7 +1,9 @@
 """The one table of rules: how each layer and op passes labels on, and how it shrinks.
 
-A rule is a function of a `Site`, one call of one layer or op. It reads the labels of the inputs, says which slots index
-each weight and each output axis, and which entries of the config (or arguments of the call) follow. See `dense` in
+A rule is a function of a `Site`, one call of one layer or op. It reads the labels of the inputs,
+says which slots index
+each weight and each output axis, and which entries of the config (or arguments of the call) follow.
+See `dense` in
 `linear.py` for the pattern.
 """
 
@@ -75,7 +77,8 @@ def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
     """Teach secateur to cut a layer of yours.
 
     Args:
-        layer_class: A subclass of `keras.layers.Layer`; instances of exactly this class follow the rule.
+        layer_class: A subclass of `keras.layers.Layer`; instances of exactly this class follow the
+            rule.
         rule: A function of a `Site`. Left out, `register_rule(Layer)` is a decorator.
 
     Raises:
@@ -119,6 +122,6 @@ def is_leaf(operation: Any) -> bool:
     """Whether a layer is taken whole: it has a rule, or it is a stock layer that is not a model or Lambda."""
     if type(operation) in _CUSTOM:
         return True
-    if isinstance(operation, keras.Model) or isinstance(operation, keras.layers.Lambda):
+    if isinstance(operation, (keras.Model, keras.layers.Lambda)):
         return False
     return type(operation).__module__.startswith("keras.src.layers")
