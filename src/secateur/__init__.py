@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from secateur.cut_plan import CutPlan
     from secateur.keras import load, plan_prune, prune, save
     from secateur.keras.cutting import bind_plan, cut, plan_cut
-    from secateur.keras.rules import register_rule
+    from secateur.keras.cut_rules import register_rule
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
     from secateur.selection import select
@@ -40,7 +40,7 @@ _HOMES = {
     "prune": "keras",
     "prune_arrays": "pruning",
     "saliency": "criteria",
-    "register_rule": "keras.rules",
+    "register_rule": "keras.cut_rules",
     "save": "keras",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",

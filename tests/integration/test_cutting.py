@@ -8,7 +8,7 @@ from keras import layers, ops
 from secateur.cut_plan import CutPlan
 from secateur.errors import InvalidArgumentError, NonFiniteError, ProofError
 from secateur.keras import cutting
-from secateur.keras.rules import register_rule
+from secateur.keras.cut_rules import register_rule
 from secateur.keras.values import read
 
 pytestmark = [

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from secateur.keras.rules import Kept
+from secateur.keras.cut_rules import Kept
 from secateur.keras.values import read
 from secateur.network import Axes, MaybeLabels
 

@@ -23,7 +23,7 @@ from secateur.keras.flatten import flatten
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
-from secateur.keras.rules import Kept, is_leaf, opener_of
+from secateur.keras.cut_rules import Kept, is_leaf, opener_of
 from secateur.keras.values import read
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 

@@ -16,7 +16,7 @@ from secateur.errors import InvalidArgumentError, NonFiniteError
 from secateur.groups import Units
 from secateur.keras.describe import Description, everything
 from secateur.keras.proof import run
-from secateur.keras.rules import Site
+from secateur.keras.cut_rules import Site
 from secateur.network import Labels
 from secateur.outputs import OutputStatistics
 

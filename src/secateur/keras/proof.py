@@ -15,7 +15,7 @@ from secateur.errors import ProofError
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.rebuild import Rebuilt
-from secateur.keras.rules.site import Kept, Site
+from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.values import read
 from secateur.network import Axes
 

@@ -13,8 +13,8 @@ from keras import ops, tree
 from secateur.errors import UnsupportedModelError
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import is_stock
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import is_stock
 from secateur.keras.values import read
 from secateur.network import Axes
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from secateur.keras.flatten import Tensor
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import layer, op
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import layer, op
 from secateur.network import Labels, MaybeLabels
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from secateur.keras.rules.linear import activate
-from secateur.keras.rules.site import Site, channel_axis
-from secateur.keras.rules.table import layer
+from secateur.keras.cut_rules.linear import activate
+from secateur.keras.cut_rules.site import Site, channel_axis
+from secateur.keras.cut_rules.table import layer
 from secateur.network import MaybeLabels
 
 

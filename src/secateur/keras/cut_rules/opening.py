@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from secateur.keras.flatten import Twins
-from secateur.keras.rules.table import opens
+from secateur.keras.cut_rules.table import opens
 
 
 def twin(layer: Any, **attributes: Any) -> Any:

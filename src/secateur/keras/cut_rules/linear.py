@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import layer
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import layer
 from secateur.network import MaybeLabels
 
 _MIXING = {"softmax", "log_softmax", "sparsemax", "glu"}

@@ -16,7 +16,7 @@ import keras
 
 from secateur.errors import ArgumentTypeError
 from secateur.keras.flatten import Opener
-from secateur.keras.rules.site import Site
+from secateur.keras.cut_rules.site import Site
 
 Rule = Callable[[Site], None]
 

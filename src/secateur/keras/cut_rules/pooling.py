@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from keras import tree
 
-from secateur.keras.rules.convolution import put_channel, spatial
-from secateur.keras.rules.site import Site, channel_axis
-from secateur.keras.rules.table import layer, op
+from secateur.keras.cut_rules.convolution import put_channel, spatial
+from secateur.keras.cut_rules.site import Site, channel_axis
+from secateur.keras.cut_rules.table import layer, op
 from secateur.network import MaybeLabels
 
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import layer
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import layer
 from secateur.network import Axes, MaybeLabels
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.keras.rules import (  # noqa: F401
+from secateur.keras.cut_rules import (  # noqa: F401
     attention,
     convolution,
     elementwise,
@@ -15,7 +15,7 @@ from secateur.keras.rules import (  # noqa: F401
     recurrent,
     shaping,
 )
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import find, is_leaf, opener_of, register_rule
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import find, is_leaf, opener_of, register_rule
 
 __all__ = ["Kept", "Site", "find", "is_leaf", "opener_of", "register_rule"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from secateur.keras.rules.site import Kept, Site
-from secateur.keras.rules.table import layer, op
+from secateur.keras.cut_rules.site import Kept, Site
+from secateur.keras.cut_rules.table import layer, op
 from secateur.network import Labels, MaybeLabels, spread
 
 _DYNAMIC = (2_147_483_647, 2_147_483_629, 2_147_483_587, 2_147_483_579)

@@ -8,8 +8,8 @@ import numpy as np
 from keras import tree
 
 from secateur.keras.flatten import Tensor
-from secateur.keras.rules.site import Kept, Site, is_array
-from secateur.keras.rules.table import layer, op
+from secateur.keras.cut_rules.site import Kept, Site, is_array
+from secateur.keras.cut_rules.table import layer, op
 from secateur.network import Labels, MaybeLabels
 
 

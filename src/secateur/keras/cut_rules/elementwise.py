@@ -8,9 +8,9 @@ from typing import Any
 from keras import tree
 
 from secateur.keras.flatten import Tensor
-from secateur.keras.rules.linear import activation_mixes
-from secateur.keras.rules.site import Site, is_array
-from secateur.keras.rules.table import layer, op
+from secateur.keras.cut_rules.linear import activation_mixes
+from secateur.keras.cut_rules.site import Site, is_array
+from secateur.keras.cut_rules.table import layer, op
 from secateur.network import MaybeLabels
 
 
