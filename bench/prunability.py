@@ -19,11 +19,11 @@ import keras
 import numpy as np
 from keras import tree
 
+from secateur.keras.cut_rules import is_leaf, opener_of
 from secateur.keras.cutting import plan_cut
 from secateur.keras.describe import describe
 from secateur.keras.flatten import flatten
 from secateur.keras.proof import random_samples
-from secateur.keras.cut_rules import is_leaf, opener_of
 
 _TINY = {"vocabulary_size": 512, "num_layers": 2, "hidden_dim": 64, "intermediate_dim": 256}
 _BASE = {"num_layers": 12, "hidden_dim": 768, "intermediate_dim": 3072, "num_heads": 12}

@@ -6,5 +6,10 @@
 namespace secateur::bindings {
 
 void bind_runtime(pybind11::module_& module);
+void bind_patterns(pybind11::module_& module);
+void bind_saliency(pybind11::module_& module);
+void bind_select(pybind11::module_& module);
+void bind_sparse(pybind11::module_& module);
+void bind_packing(pybind11::module_& module);
 
 }  // namespace secateur::bindings

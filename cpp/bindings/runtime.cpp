@@ -13,8 +13,9 @@ void bind_runtime(py::module_& module) {
   module.def("set_num_threads", &set_num_threads, py::arg("count"));
   module.def("simd", [] { return std::string(simd_name(active_simd())); });
   module.def("detected_simd", [] { return std::string(simd_name(detected_simd())); });
-  module.def("set_simd", [](const std::string& name) { set_active_simd(parse_simd(name)); },
-             py::arg("name"));
+  module.def(
+      "set_simd", [](const std::string& name) { set_active_simd(parse_simd(name)); },
+      py::arg("name"));
   // Read the environment now, so that a bad value is an error at import and not in some later call.
   num_threads();
   active_simd();

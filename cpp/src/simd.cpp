@@ -10,7 +10,8 @@ namespace {
 void check_runs_here(Simd level) {
   if (level > detected_simd()) {
     throw std::invalid_argument(std::string("this CPU cannot run '") + simd_name(level) +
-                                "' kernels; the best it has is '" + simd_name(detected_simd()) + "'");
+                                "' kernels; the best it has is '" + simd_name(detected_simd()) +
+                                "'");
   }
 }
 

@@ -67,7 +67,8 @@ void bad_counts_are_refused() {
   }
 }
 
-#if !defined(__SANITIZE_THREAD__)  // TSan does not support threads started after a multi-threaded fork
+#if !defined( \
+    __SANITIZE_THREAD__)  // TSan does not support threads started after a multi-threaded fork
 void a_forked_child_has_a_pool_of_its_own() {
   set_num_threads(4);
   std::atomic<int> total{0};

@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from secateur._kernels.native.runtime import num_threads, set_num_threads
-    from secateur.criteria import path_strength, saliency
+    from secateur.criteria import saliency
     from secateur.cut_plan import CutPlan
-    from secateur.keras import load, plan_prune, prune, save
-    from secateur.keras.cutting import bind_plan, cut, plan_cut
-    from secateur.keras.cut_rules import register_rule
+    from secateur.files import load, save
+    from secateur.keras import bind_plan, cut, plan_cut, plan_prune, prune, register_rule
+    from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
     from secateur.selection import select
@@ -28,20 +28,20 @@ _HOMES = {
     "NM": "patterns",
     "Block": "patterns",
     "Unstructured": "patterns",
-    "bind_plan": "keras.cutting",
-    "cut": "keras.cutting",
-    "load": "keras",
+    "bind_plan": "keras",
+    "cut": "keras",
+    "load": "files",
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
     "parse_pattern": "patterns",
-    "path_strength": "criteria",
-    "plan_cut": "keras.cutting",
+    "path_strength": "paths",
+    "plan_cut": "keras",
     "plan_prune": "keras",
     "prune": "keras",
     "prune_arrays": "pruning",
+    "register_rule": "keras",
     "saliency": "criteria",
-    "register_rule": "keras.cut_rules",
-    "save": "keras",
+    "save": "files",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",
     "to_dense": "sparse",

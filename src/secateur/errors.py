@@ -21,16 +21,20 @@ class NonFiniteError(SecateurError, ValueError):
     """A weight or saliency is NaN or infinite; the message names the tensor.
 
     Attributes:
-        index: Position of the offending array among those given, where the raiser knows no name.
+        index: Which of the arrays given it is, so that a caller who knows its name can say it.
     """
 
-    def __init__(self, message: str, index: int | None = None) -> None:
+    def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
 
 
 class UnsupportedModelError(SecateurError, ValueError):
     """A Keras model is not built, cannot be traced or cannot be cloned."""
+
+
+class ProofError(SecateurError, ValueError):
+    """A cut model does not compute what the original computes with the removed parts held at zero."""
 
 
 class FileFormatError(SecateurError, ValueError):
@@ -47,14 +51,6 @@ class SecateurWarning(UserWarning):
 
 class TargetNotReachedWarning(SecateurWarning):
     """Less was removed than was asked for; the message says how much, where and why."""
-
-
-class ProofError(SecateurError, ValueError):
-    """A cut model does not compute what the original computes with the removed parts held at zero."""
-
-
-class AdviceWarning(SecateurWarning):
-    """What was asked for works, but will probably not give what is hoped for."""
 
 
 class CalibrationWarning(SecateurWarning):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from secateur._kernels.native.select import Cut
-from secateur.criteria import Criterion, criterion_from_dict, criterion_to_dict
+from secateur.criteria import Criterion, get_criterion
 from secateur.errors import InvalidArgumentError
 from secateur.patterns import Pattern, parse_pattern
 from secateur.selection import Norm, Target
@@ -85,7 +85,7 @@ class PrunePlan:
         return json.dumps(
             {
                 "format": _FORMAT,
-                "criterion": criterion_to_dict(self.criterion),
+                "criterion": _criterion_to_dict(self.criterion),
                 "pattern": str(self.pattern),
                 "norm": self.norm,
                 "decisions": [_decision_to_dict(decision) for decision in self.decisions],
@@ -108,7 +108,7 @@ class PrunePlan:
                     f"The plan has format {data['format']!r}; this version reads {_FORMAT}."
                 )
             return cls(
-                criterion=criterion_from_dict(data["criterion"]),
+                criterion=_criterion_from_dict(data["criterion"]),
                 pattern=parse_pattern(data["pattern"]),
                 norm=data["norm"],
                 decisions=tuple(_decision_from_dict(entry) for entry in data["decisions"]),
@@ -158,3 +158,15 @@ def _decision_from_dict(entry: Mapping[str, Any]) -> Decision:
         cut=None if entry["cut"] is None else Cut(*map(int, entry["cut"])),
         threshold=entry["threshold"],
     )
+
+
+def _criterion_to_dict(criterion: Criterion) -> dict[str, Any]:
+    value: Any = criterion
+    settings: dict[str, Any] = asdict(value) if is_dataclass(criterion) else {}
+    return {"name": criterion.name, "settings": settings}
+
+
+def _criterion_from_dict(entry: Mapping[str, Any]) -> Criterion:
+    plain: Any = get_criterion(entry["name"])
+    criterion: Criterion = replace(plain, **entry["settings"]) if entry["settings"] else plain
+    return criterion

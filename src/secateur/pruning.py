@@ -219,7 +219,7 @@ def _apply_nm(
 ) -> CutStatistics:
     view = tensors.view(name)
     keys = view(ranked.arrays[name])
-    view(mask)[...] = nm_mask(name, keys, pattern, ranked.order)
+    nm_mask(name, keys, pattern, ranked.order, view(mask))
     salient = np.abs(ranked.arrays[name]) if ranked.order == "magnitude" else ranked.arrays[name]
     removed, kept = salient[~mask], salient[mask]
     return CutStatistics(

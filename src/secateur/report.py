@@ -109,7 +109,9 @@ class PruneReport(Sequence[TensorReport]):
         }
 
     def __str__(self) -> str:
-        rows = [("tensor", "shape", "asked", "reached", "threshold", "removed <=", "kept >=")]
+        rows: list[tuple[str, ...]] = [
+            ("tensor", "shape", "asked", "reached", "threshold", "removed <=", "kept >=")
+        ]
         rows += [_row(tensor) for tensor in self.tensors]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from secateur._kernels.native import patterns as pattern_kernels
+from secateur._kernels.native import saliency as saliency_kernels
 from secateur._kernels.native import select as select_kernels
 from secateur._kernels.native.select import Cut
 from secateur.arrays import Array, Arrays, contiguous, like, matrix_view, named_arrays
@@ -105,8 +106,8 @@ class _naming:  # noqa: N801 - reads as a phrase: with _naming(arrays)
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, NonFiniteError) and error.index is not None:
-            name = self._names[error.index]
+        if isinstance(error, NonFiniteError) and (error.index is not None or len(self._names) == 1):
+            name = self._names[error.index or 0]
             raise NonFiniteError(
                 f"Tensor {name!r} holds NaN or infinite values; mend or exclude it before pruning."
             ) from error
@@ -154,22 +155,24 @@ def block_ranked(views: Mapping[str, Array], pattern: Block, norm: Norm) -> Rank
     scores = {}
     for name, view in views.items():
         with _naming({name: view}):
-            scores[name] = pattern_kernels.block_scores(view, pattern.rows, pattern.cols, norm)
+            scores[name] = saliency_kernels.block_scores(view, pattern.rows, pattern.cols, norm)
     return Ranked(scores, "value")
 
 
 def expand_blocks(block_mask: Array, mask: Array, pattern: Block) -> None:
     """Write a mask of blocks into the (out, in) mask of their weights."""
     order: Literal["C", "F"] = "C" if mask.flags.c_contiguous else "F"
-    mask[...] = pattern_kernels.expand_block_mask(
-        block_mask, mask.shape, pattern.rows, pattern.cols, order
+    pattern_kernels.expand_block_mask(
+        block_mask, (mask.shape[0], mask.shape[1]), pattern.rows, pattern.cols, order, mask
     )
 
 
-def nm_mask(name: str, view: Array, pattern: NM, order: Literal["magnitude", "value"]) -> Array:
-    """Keep the n best of every m consecutive inputs of an (out, in) matrix."""
+def nm_mask(
+    name: str, view: Array, pattern: NM, order: Literal["magnitude", "value"], mask: Array
+) -> None:
+    """Fill a mask that keeps the n best of every m consecutive inputs of an (out, in) matrix."""
     with _naming({name: view}):
-        return pattern_kernels.nm_mask(view, pattern.n, pattern.m, order)
+        pattern_kernels.nm_mask(view, pattern.n, pattern.m, order, mask)
 
 
 def select(
@@ -216,10 +219,9 @@ def select(
     if isinstance(parsed, NM):
         if (sparsity, threshold, count) != (None, None, None):
             raise InvalidArgumentError(f"The pattern {parsed} is itself the target; give no other.")
-        masks = {
-            name: nm_mask(name, matrix_view(array), parsed, "value").reshape(array.shape)
-            for name, array in named.items()
-        }
+        masks = {name: np.empty(array.shape, np.bool_) for name, array in named.items()}
+        for name, array in named.items():
+            nm_mask(name, matrix_view(array), parsed, "value", matrix_view(masks[name]))
         return like(saliencies, masks)
     target = Target(sparsity, threshold, count)
     masks = {name: np.empty(array.shape, np.bool_) for name, array in named.items()}

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 from secateur.keras import cutting
-from secateur.keras.values import read
+from secateur.keras.variables import writable_copy
 
 # Keras's own saving calls np.array on variables, which warns under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -200,14 +200,14 @@ def randomise(model, seed=0):
 
 def check(model, tmp_path, *, cuts=True):
     randomise(model)
-    before = [read(v) for v in model.weights]
+    before = [writable_copy(v) for v in model.weights]
     result = cutting.cut(model, ratio=0.5, align=1)
     assert result.proof.difference <= 1e-4
     assert (result.model.count_params() < model.count_params()) == cuts
     assert result.model.input_shape == model.input_shape
     assert result.model.output_shape == model.output_shape
     for variable, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(read(variable), value)
+        np.testing.assert_array_equal(writable_copy(variable), value)
     path = tmp_path / "cut.keras"
     result.model.save(path)
     loaded = keras.models.load_model(path)

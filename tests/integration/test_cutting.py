@@ -9,7 +9,7 @@ from secateur.cut_plan import CutPlan
 from secateur.errors import InvalidArgumentError, NonFiniteError, ProofError
 from secateur.keras import cutting
 from secateur.keras.cut_rules import register_rule
-from secateur.keras.values import read
+from secateur.keras.variables import writable_copy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -57,7 +57,7 @@ def test_a_subclassed_model_becomes_functional():
 
 def test_dead_units_cost_nothing():
     model = mlp()
-    kernel, bias = (read(v) for v in model.layers[0].weights)
+    kernel, bias = (writable_copy(v) for v in model.layers[0].weights)
     kernel[:, ::2] = 0
     bias[::2] = -1
     model.layers[0].set_weights([kernel, bias])
@@ -174,7 +174,7 @@ def test_the_optimizer_goes_on_where_it_was():
     assert int(new.iterations) == int(model.optimizer.iterations)
     kept = np.setdiff1d(np.arange(32), result.plan[model.layers[0].name].removed)
     np.testing.assert_array_equal(
-        read(new._momentums[0]), read(model.optimizer._momentums[0])[:, kept]
+        writable_copy(new._momentums[0]), writable_copy(model.optimizer._momentums[0])[:, kept]
     )
     result.model.fit(x, data(64, 3), verbose=0)
 
@@ -204,9 +204,9 @@ def test_data_of_another_shape_is_refused():
 
 def test_the_model_is_left_as_it_was():
     model = mlp()
-    before = [read(v) for v in model.weights]
+    before = [writable_copy(v) for v in model.weights]
     nodes = [len(layer._inbound_nodes) for layer in model.layers]
     cutting.cut(model, ratio=0.5)
     for variable, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(read(variable), value)
+        np.testing.assert_array_equal(writable_copy(variable), value)
     assert [len(layer._inbound_nodes) for layer in model.layers] == nodes

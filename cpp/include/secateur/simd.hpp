@@ -1,6 +1,6 @@
-// Which instruction set the kernels use. Each kernel family keeps all its variants in one translation
-// unit and marks them with function-level target attributes: per-file -mavx2 would let the linker pick
-// an AVX copy of an inline function for code that runs on a machine without it.
+// Which instruction set the kernels use. Each kernel family keeps all its variants in one
+// translation unit and marks them with function-level target attributes: per-file -mavx2 would let
+// the linker pick an AVX copy of an inline function for code that runs on a machine without it.
 #pragma once
 
 #include <string>

@@ -15,9 +15,9 @@ int num_threads();
 void set_num_threads(int count);
 
 // Runs task(0) ... task(num_tasks - 1), each once, on any thread and in any order; returns when all
-// are done and rethrows the first exception. Kernels split work by size alone, never by the number of
-// threads, so results cannot depend on it. A call made while the pool is busy (from another thread,
-// or from inside a task) runs its tasks on the calling thread: no waiting, no deadlock.
+// are done and rethrows the first exception. Kernels split work by size alone, never by the number
+// of threads, so results cannot depend on it. A call made while the pool is busy (from another
+// thread, or from inside a task) runs its tasks on the calling thread: no waiting, no deadlock.
 void parallel_for(std::size_t num_tasks, const std::function<void(std::size_t)>& task);
 
 }  // namespace secateur

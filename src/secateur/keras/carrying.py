@@ -10,7 +10,7 @@ import numpy as np
 from keras import tree
 
 from secateur.keras.cut_rules import Kept
-from secateur.keras.values import read
+from secateur.keras.variables import read_array
 from secateur.network import Axes, MaybeLabels
 
 Pairs = Sequence[tuple[Any, Any, Axes]]
@@ -55,7 +55,7 @@ def _carry_slots(source: Any, target: Any, pairs: Pairs, kept: Kept) -> None:
     for old in rest:
         for new in target.variables:
             if new.name == old.name and len(new.shape) == 0:
-                new.assign(read(old))
+                new.assign(read_array(old))
 
 
 def _are_slots(value: Any, count: int) -> bool:
@@ -77,5 +77,5 @@ def _assign(old: Any, new: Any, variable: Any, axes: Axes, kept: Kept) -> None:
     elif tuple(old.shape) == tuple(new.shape):
         own = (None,) * len(old.shape)
     if own is not None:
-        value = kept.take(read(old), own)
+        value = kept.take(read_array(old), own)
         new.assign(np.reshape(value, new.shape))

@@ -17,14 +17,14 @@ from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, uniq
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.groups import Group, Units, groups_of, solve
 from secateur.keras.carrying import carry_compilation
+from secateur.keras.cut_rules import Kept, is_leaf, opener_of
 from secateur.keras.data import calibration_data, input_signature
 from secateur.keras.describe import Description, describe
 from secateur.keras.flatten import flatten
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
-from secateur.keras.cut_rules import Kept, is_leaf, opener_of
-from secateur.keras.values import read
+from secateur.keras.variables import read_array
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
 _PROOF_SAMPLES = 32
@@ -232,7 +232,7 @@ def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
     arrays = {}
     for site in description.sites:
         for variable, _ in site.weights:
-            arrays[site.keys[id(variable)]] = read(variable).astype(np.float32)
+            arrays[site.keys[id(variable)]] = read_array(variable).astype(np.float32)
     return arrays
 
 

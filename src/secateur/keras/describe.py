@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 from secateur.keras.cut_rules import Site, find
 from secateur.keras.cut_rules.site import Kept
+from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 from secateur.network import Axes, Network
 
 

@@ -14,9 +14,9 @@ from keras.src import backend
 
 from secateur.errors import InvalidArgumentError, NonFiniteError
 from secateur.groups import Units
+from secateur.keras.cut_rules import Site
 from secateur.keras.describe import Description, everything
 from secateur.keras.proof import run
-from secateur.keras.cut_rules import Site
 from secateur.network import Labels
 from secateur.outputs import OutputStatistics
 

@@ -12,11 +12,11 @@ from keras import ops, tree
 from keras.src import backend
 
 from secateur.errors import ProofError
+from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.rebuild import Rebuilt
-from secateur.keras.cut_rules.site import Kept, Site
-from secateur.keras.values import read
+from secateur.keras.variables import read_array
 from secateur.network import Axes
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -179,13 +179,13 @@ def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
 
 
 def _with_rows_zeroed(operation: Any, held: Any, args: Any, kwargs: Any, kept: Kept) -> Any:
-    before = [(variable, read(variable)) for variable, _, _ in held]
+    before = [(variable, read_array(variable)) for variable, _, _ in held]
     try:
         for variable, axis, labels in held:
             shape = [1] * len(variable.shape)
             shape[axis] = -1
             mask = kept.mask(labels).reshape(shape)
-            variable.assign(read(variable) * mask)
+            variable.assign(read_array(variable) * mask)
         return operation(*args, **kwargs)
     finally:
         for variable, value in reversed(before):

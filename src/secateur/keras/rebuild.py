@@ -11,11 +11,11 @@ import keras
 from keras import ops, tree
 
 from secateur.errors import UnsupportedModelError
-from secateur.keras.describe import Description
-from secateur.keras.flatten import Constant, Source, Tensor
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.cut_rules.table import is_stock
-from secateur.keras.values import read
+from secateur.keras.describe import Description
+from secateur.keras.flatten import Constant, Source, Tensor
+from secateur.keras.variables import read_array
 from secateur.network import Axes
 
 
@@ -180,7 +180,7 @@ class _Builder:
                 axes = self.axes_of.get(id(variable), (None,) * len(variable.shape))
                 self.pairs.append((variable, successor, axes))
         for variable, successor, axes in self.pairs:
-            value = self.kept.take(read(variable), axes)
+            value = self.kept.take(read_array(variable), axes)
             successor.assign(value.reshape(successor.shape))
 
     def _sequential(self, inputs: list[Any]) -> keras.Model | None:

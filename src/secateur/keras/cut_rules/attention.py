@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from secateur.keras.flatten import Tensor
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.cut_rules.table import layer, op
+from secateur.keras.flatten import Tensor
 from secateur.network import Labels, MaybeLabels
 
 

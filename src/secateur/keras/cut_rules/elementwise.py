@@ -7,10 +7,10 @@ from typing import Any
 
 from keras import tree
 
-from secateur.keras.flatten import Tensor
 from secateur.keras.cut_rules.linear import activation_mixes
 from secateur.keras.cut_rules.site import Site, is_array
 from secateur.keras.cut_rules.table import layer, op
+from secateur.keras.flatten import Tensor
 from secateur.network import MaybeLabels
 
 

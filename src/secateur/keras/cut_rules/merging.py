@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from secateur.keras.flatten import Tensor
 from secateur.keras.cut_rules.site import Kept, Site, is_array
 from secateur.keras.cut_rules.table import layer, op
+from secateur.keras.flatten import Tensor
 from secateur.network import Labels, MaybeLabels
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from secateur.keras.flatten import Twins
 from secateur.keras.cut_rules.table import opens
+from secateur.keras.flatten import Twins
 
 
 def twin(layer: Any, **attributes: Any) -> Any:

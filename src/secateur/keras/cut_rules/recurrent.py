@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from secateur.keras.flatten import Tensor
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.cut_rules.table import find, layer
+from secateur.keras.flatten import Tensor
 from secateur.network import Labels, MaybeLabels
 
 _GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1, "LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}

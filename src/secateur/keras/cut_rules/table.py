@@ -15,8 +15,8 @@ from typing import Any
 import keras
 
 from secateur.errors import ArgumentTypeError
-from secateur.keras.flatten import Opener
 from secateur.keras.cut_rules.site import Site
+from secateur.keras.flatten import Opener
 
 Rule = Callable[[Site], None]
 

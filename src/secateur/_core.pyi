@@ -1,0 +1,150 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKING_CHUNK: int
+
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def simd() -> str: ...
+def detected_simd() -> str: ...
+def set_simd(name: str) -> None: ...
+def all_finite(matrix: NDArray[Any], dtype: int) -> bool: ...
+def squared_sums(
+    matrix: NDArray[Any],
+    dtype: int,
+    reduce_inner: bool,
+    weights: NDArray[Any] | None,
+    sums: NDArray[Any],
+) -> bool: ...
+def scaled_magnitude(
+    matrix: NDArray[Any],
+    dtype: int,
+    transposed: bool,
+    row_scale: NDArray[Any] | None,
+    col_scale: NDArray[Any] | None,
+    root_sum: bool,
+    out: NDArray[Any],
+) -> bool: ...
+def block_scores(
+    matrix: NDArray[Any],
+    dtype: int,
+    transposed: bool,
+    rows: int,
+    cols: int,
+    l1: bool,
+    scores: NDArray[Any],
+) -> bool: ...
+
+# select: arrays hold the bits as unsigned integers. dtype: 0 float16, 1 bfloat16, 2 float32,
+# 3 float64; order: 0 magnitude, 1 value.
+def find_cut(
+    arrays: list[NDArray[Any]], dtype: int, order: int, k: int
+) -> tuple[int, int, int, int | None]: ...
+def cut_at(threshold: float, dtype: int, order: int) -> int: ...
+def cut_value(key: int, dtype: int, order: int) -> float: ...
+def find_non_finite(arrays: list[NDArray[Any]], dtype: int) -> int | None: ...
+def apply_cut(
+    arrays: list[NDArray[Any]],
+    dtype: int,
+    order: int,
+    key: int,
+    segment: int,
+    position: int,
+    out: list[NDArray[Any]] | None,
+    masks: list[NDArray[np.uint8]] | None,
+) -> list[tuple[int, float | None, float | None]]: ...
+def apply_mask(
+    values: NDArray[Any], mask: NDArray[np.uint8], out: NDArray[Any], dtype: int
+) -> None: ...
+def read_pass(array: NDArray[Any]) -> int: ...
+def nonzero_offsets(array: NDArray[Any], by_value: bool, offsets: NDArray[Any]) -> int: ...
+def bitmask_pack(
+    array: NDArray[Any], offsets: NDArray[Any], bits: NDArray[Any], values: NDArray[Any]
+) -> None: ...
+def bitmask_offsets(bits: NDArray[Any], size: int, offsets: NDArray[Any]) -> bool: ...
+def bitmask_unpack(
+    bits: NDArray[Any], offsets: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+) -> None: ...
+def csr16_pack(
+    array: NDArray[Any], offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any]
+) -> None: ...
+def csr16_unpack(
+    offsets: NDArray[Any], positions: NDArray[Any], values: NDArray[Any], out: NDArray[Any]
+) -> bool: ...
+def bitmask_to_csr32(
+    bits: NDArray[Any],
+    offsets: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def bitmask_to_csr64(
+    bits: NDArray[Any],
+    offsets: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def csr16_to_csr32(
+    offsets: NDArray[Any],
+    positions: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> bool: ...
+def csr16_to_csr64(
+    offsets: NDArray[Any],
+    positions: NDArray[Any],
+    cols: int,
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> bool: ...
+def dense_to_csr32(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def dense_to_csr64(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> None: ...
+def dense_to_csr_once32(
+    matrix: NDArray[Any],
+    offsets: NDArray[Any],
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> int: ...
+def csr_to_dense32(
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    out: NDArray[Any],
+    zeros: bool,
+) -> int: ...
+def csr_to_dense64(
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    out: NDArray[Any],
+    zeros: bool,
+) -> int: ...
+def nm_mask(
+    matrix: NDArray[Any],
+    dtype: int,
+    transposed: bool,
+    n: int,
+    m: int,
+    by_value: bool,
+    mask: NDArray[Any],
+) -> bool: ...
+def expand_blocks(
+    blocks: NDArray[Any], transposed: bool, rows: int, cols: int, mask: NDArray[Any]
+) -> None: ...

@@ -1,0 +1,1 @@
+"""NumPy arrays in, compiled kernels behind: the only importers of `secateur._core`."""

@@ -1,0 +1,118 @@
+"""Arguments in, exit code out; every expected failure is one line on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+
+import secateur
+from secateur.errors import SecateurError, TargetNotReachedWarning
+
+
+class ExitCode(IntEnum):
+    """What scripts can tell apart."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    TARGET_NOT_REACHED = 3
+
+
+_EPILOG = """exit codes:
+  0  done
+  1  failed; one line on stderr says why and how to mend it
+  2  wrong arguments
+  3  done, but less was removed than asked for; a warning on stderr says why
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="secateur",
+        description="Prune trained Keras models and store what is left as small as it is.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=secateur.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    inspect = commands.add_parser("inspect", help="layers, what can be pruned, sizes")
+    inspect.add_argument("model", type=Path, help=".keras, .h5 or a file of ours")
+
+    prune = commands.add_parser("prune", help="zero the least salient weights")
+    _add_prune_arguments(prune)
+
+    pack = commands.add_parser("pack", help="dense to ours: a Keras model or plain .safetensors")
+    pack.add_argument("source", type=Path)
+    pack.add_argument("-o", "--output", type=Path, required=True)
+
+    unpack = commands.add_parser("unpack", help="ours to dense: .keras, or plain .safetensors")
+    unpack.add_argument("source", type=Path)
+    unpack.add_argument("-o", "--output", type=Path, required=True)
+
+    demo = commands.add_parser("demo", help="prune and store a real model, and measure it")
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("secateur-demo"), help="folder for the files"
+    )
+    for command in (inspect, prune, pack, unpack, demo):
+        command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser
+
+
+def _add_prune_arguments(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument("model", type=Path, help=".keras, .h5 or a file of ours")
+    prune.add_argument("-o", "--output", type=Path, required=True, help=".keras, else ours")
+    amount = prune.add_mutually_exclusive_group()
+    amount.add_argument(
+        "-s",
+        "--sparsity",
+        metavar="FRACTION|NAME=FRACTION",
+        action="append",
+        help="fraction of zeros; or, repeatable, for layers of that name or pattern",
+    )
+    amount.add_argument("-t", "--threshold", type=float, help="saliencies strictly below it go")
+    amount.add_argument("-k", "--count", type=int, help="exactly so many weights (or blocks) go")
+    prune.add_argument("--criterion", default="magnitude", help="magnitude, path or random")
+    prune.add_argument(
+        "--pattern", default="unstructured", help="unstructured, 2:4, block:4x1, ..."
+    )
+    prune.add_argument("--scope", default="global", choices=["global", "layer"])
+    prune.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
+    prune.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code (argparse itself exits with 2 on wrong arguments).
+
+    Args:
+        arguments: Words of the command line without the program's name; None for `sys.argv`.
+    """
+    options = build_parser().parse_args(arguments)
+    from secateur.cli import commands
+
+    run = getattr(commands, options.command)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", secateur.errors.SecateurWarning)
+        try:
+            run(options)
+        except KeyboardInterrupt:
+            print("secateur: interrupted; nothing was half written", file=sys.stderr)
+            return ExitCode.ERROR
+        except (SecateurError, OSError) as error:
+            print(f"secateur: error: {_one_line(error)}", file=sys.stderr)
+            return ExitCode.ERROR
+    ours = [w for w in caught if issubclass(w.category, secateur.errors.SecateurWarning)]
+    for warning in ours:
+        print(f"secateur: warning: {_one_line(warning.message)}", file=sys.stderr)
+    if any(issubclass(warning.category, TargetNotReachedWarning) for warning in ours):
+        return ExitCode.TARGET_NOT_REACHED
+    return ExitCode.OK
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

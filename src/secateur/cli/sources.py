@@ -1,0 +1,186 @@
+"""Which file is what: Keras models, files of ours, plain safetensors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from secateur.errors import InvalidArgumentError, MissingDependencyError
+from secateur.files import holds_model, load, save
+from secateur.storage import TensorInfo, load_arrays, read_header, save_plain
+
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before any work is done, an output that cannot be written.
+
+    Raises:
+        InvalidArgumentError: Its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(f"The folder {path.parent} does not exist; make it first.")
+    if path.is_dir():
+        raise InvalidArgumentError(
+            f"{path} is a folder; name a file, such as {path / 'out.keras'}."
+        )
+
+
+def is_keras_file(path: Path) -> bool:
+    """Whether the name says that Keras wrote the file."""
+    return path.suffix in _KERAS_SUFFIXES
+
+
+def import_keras() -> Any:
+    """Import Keras without the lines that its backend's libraries print while they start.
+
+    Those come from C++ before any log level is read, and would drown our one line of error. If the
+    import fails they are shown after all.
+
+    Raises:
+        MissingDependencyError: Keras or its backend is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as chatter, _stderr_to(chatter):
+        try:
+            import keras
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"This command needs Keras, and {error.name} is not installed; "
+                "install it with: pip install 'secateur[tensorflow]'"
+            ) from error
+        except ImportError:
+            chatter.seek(0)
+            sys.stderr.write(chatter.read().decode(errors="replace"))
+            raise
+    return keras
+
+
+@contextmanager
+def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def load_model(path: Path) -> Any:
+    """Read a Keras model from a `.keras` / `.h5` file or from one of ours.
+
+    Raises:
+        InvalidArgumentError: No such model in the file, or Keras cannot read it.
+    """
+    if not path.exists():
+        raise InvalidArgumentError(f"There is no file {path}.")
+    keras = import_keras()
+    if is_keras_file(path):
+        try:
+            return keras.models.load_model(path)
+        except (ValueError, TypeError, OSError, KeyError) as error:
+            raise InvalidArgumentError(f"Keras cannot read {path}: {error}") from error
+    if not holds_model(path):
+        raise InvalidArgumentError(
+            f"{path} holds arrays and no model; this command needs a model (.keras, .h5 or ours)."
+        )
+    return load(path)
+
+
+def write_model(path: Path, result: Any) -> None:
+    """Write a model as `.keras` if the name says so, else in our format."""
+    if is_keras_file(path):
+        getattr(result, "model", result).save(path)
+    else:
+        save(path, result)
+
+
+def pack(source: Path, output: Path) -> None:
+    """Write a model or plain arrays in our format."""
+    save(output, load_model(source) if is_keras_file(source) else load(source))
+
+
+def unpack(source: Path, output: Path) -> None:
+    """Write a file of ours as `.keras`, or as safetensors that any reader understands.
+
+    Raises:
+        InvalidArgumentError: A `.keras` file is wanted of a file that holds only arrays.
+    """
+    if is_keras_file(output):
+        write_model(output, load_model(source))
+        return
+    if output.suffix != ".safetensors":
+        raise InvalidArgumentError(
+            f"Cannot tell what {output} is to be; name it .keras (a model) or .safetensors (arrays)."
+        )
+    save_plain(output, load_arrays(source, dense=True))
+
+
+def describe(path: Path) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """One row for each weight of a model or array of a file, and totals.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or it cannot be read.
+    """
+    if not path.exists():
+        raise InvalidArgumentError(f"There is no file {path}.")
+    if not is_keras_file(path) and not holds_model(path):
+        rows = [_array_row(info) for info in read_header(path).tensors]
+    else:
+        rows = _model_rows(path)
+    totals = {
+        "parameters": sum(row["size"] for row in rows),
+        "prunable": sum(row["size"] for row in rows if row["default"]),
+        "file_bytes": path.stat().st_size,
+    }
+    return rows, totals
+
+
+def _array_row(info: TensorInfo) -> dict[str, Any]:
+    known = info.nonzeros is not None and info.size > 0
+    return {
+        "name": info.name,
+        "shape": list(info.shape),
+        "dtype": str(info.dtype),
+        "size": info.size,
+        "sparsity": 1 - (info.nonzeros or 0) / info.size if known else None,
+        "default": False,
+        "why_not": "",
+        "encoding": info.encoding,
+        "stored_bytes": info.stored_bytes,
+    }
+
+
+def _model_rows(path: Path) -> list[dict[str, Any]]:
+    model = load_model(path)
+    from secateur.keras import find_tensors, model_arrays
+
+    tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
+    infos = () if is_keras_file(path) else read_header(path).tensors
+    stored = {info.name: info for info in infos}
+    rows = []
+    for name, array in model_arrays(model).items():
+        tensor = tensors.get(name)
+        rows.append(
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "size": array.size,
+                "sparsity": 1 - np.count_nonzero(array) / array.size if array.size else 0.0,
+                "default": tensor is not None and tensor.default,
+                "why_not": "" if tensor is None else tensor.why_not,
+                "encoding": stored[name].encoding if name in stored else None,
+                "stored_bytes": stored[name].stored_bytes if name in stored else None,
+            }
+        )
+    return rows

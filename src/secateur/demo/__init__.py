@@ -1,0 +1,1 @@
+"""Demonstrations on real models that ship in packages."""

@@ -1,0 +1,79 @@
+"""A Keras model as a configuration text and arrays, for our file, and back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from secateur.arrays import Array
+from secateur.errors import ArgumentTypeError, FileFormatError
+from secateur.keras.model_config import describe_model, model_from_config
+
+if TYPE_CHECKING:
+    from secateur.keras.protocols import Model
+
+_MAX_CONFIG_CHARS = 64 * 2**20
+
+
+def model_to_file_parts(model: Any) -> tuple[str, Mapping[str, Array]]:
+    """The configuration and the arrays of a model, whatever its kind.
+
+    Raises:
+        ArgumentTypeError: Not a Keras model.
+        UnsupportedModelError: It is not built, or holds what no configuration can say.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise ArgumentTypeError(
+            f"save takes the result of prune, a Keras model or arrays, got {type(model).__name__}."
+        )
+    description = describe_model(model)
+    return _packed(description.config), description.arrays
+
+
+def model_from_file_parts(
+    config: str,
+    shapes: Mapping[str, tuple[tuple[int, ...], str]],
+    read_all: Callable[[], Mapping[str, Array]],
+    custom_objects: Mapping[str, Any] | None = None,
+) -> Model:
+    """Build the model of a file, once its configuration is found to fit the arrays of the file.
+
+    Args:
+        config: The configuration text; not trusted.
+        shapes: Name -> (shape, dtype name) of every array in the file.
+        read_all: Reads the arrays; called only once the configuration is found sound.
+        custom_objects: Class name -> class, besides Keras's own.
+
+    Raises:
+        FileFormatError: The configuration is not one of ours or does not fit.
+    """
+    arrays = cache(read_all)
+    return model_from_config(
+        _unpacked(config), shapes, custom_objects=custom_objects, values=lambda name: arrays()[name]
+    )
+
+
+def _packed(config: str) -> str:
+    # Configurations repeat themselves; unpacked they would outweigh the weights of a small model.
+    return base64.b85encode(zlib.compress(config.encode(), 9)).decode("ascii")
+
+
+def _unpacked(text: str) -> str:
+    try:
+        unpacker = zlib.decompressobj()
+        config = unpacker.decompress(base64.b85decode(text), _MAX_CONFIG_CHARS)
+        if not unpacker.eof or unpacker.unused_data:
+            raise FileFormatError(
+                f"The model's configuration is cut off, or longer than {_MAX_CONFIG_CHARS:,} bytes."
+            )
+        return config.decode()
+    except (ValueError, zlib.error, binascii.Error) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"The model's configuration cannot be unpacked: {error}.") from error

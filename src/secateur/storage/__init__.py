@@ -1,0 +1,10 @@
+"""The file: named arrays in one safetensors file, each in the encoding that takes least room.
+
+Knows nothing of pruning, models or frameworks.
+"""
+
+from secateur.storage.arrays_file import load_arrays, read_header, save_arrays
+from secateur.storage.manifest import Header, TensorInfo
+from secateur.storage.plain import save_plain
+
+__all__ = ["Header", "TensorInfo", "load_arrays", "read_header", "save_arrays", "save_plain"]
