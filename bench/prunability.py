@@ -1,7 +1,7 @@
 """What can be cut: every model of keras.applications and backbones of keras-hub, at ratio 0.5.
 
-Run `python -m bench.prunability [NAME ...]`: cut, proven, saved, loaded with plain Keras in another process,
-trained one step. Prints one line a model.
+Run `python -m bench.prunability [NAME ...]`: cut, proven, saved, loaded with plain Keras in
+another process, trained one step. Prints one line a model.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def row(name: str, model: keras.Model, align: int) -> str:
         )[:160]
     assert result.proof is not None
     return (
-        f"| {name} | {before:,} | {after:,} | {1 - after / before:.1%} | {seconds:.1f} | {times[0]:.1f} | {times[1]:.1f} | "
+        f"| {name} | {before:,} | {after:,} | {1 - after / before:.1%} | {seconds:.1f} | "
+        f"{times[0]:.1f} | {times[1]:.1f} | "
         f"{result.proof.difference:.1e} | {'yes' if loaded and trained else 'NO'} | {left} |"
     )
 
@@ -165,7 +166,8 @@ def main() -> None:
     parser.add_argument("--align", type=int, default=8)
     options = parser.parse_args()
     print(
-        "| model | parameters | after | gone | plan s | ms before | ms after | proof | loads, trains | left |"
+        "| model | parameters | after | gone | plan s | ms before | ms after | proof "
+        "| loads, trains | left |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for line in rows(options.names, options.align):

@@ -1,4 +1,4 @@
-"""Which units go: targets, rounding of widths, and the plan as a value that prints, edits and turns into JSON."""
+"""Which units go: targets, rounding of widths, and the plan as a value: printed, edited, saved."""
 
 from __future__ import annotations
 

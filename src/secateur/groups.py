@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,7 +208,7 @@ def _signatures(
     return signature, span
 
 
-def _makers(network: Network, units: Units):  # type: ignore[no-untyped-def]
+def _makers(network: Network, units: Units) -> Callable[[int], tuple[tuple[str, ...], str]]:
     starts = np.array([origin.start for origin in network.origins], np.int64)
     by_unit = np.argsort(units.unit_of, kind="stable")
     bounds = np.searchsorted(units.unit_of[by_unit], np.arange(units.num_units + 1))

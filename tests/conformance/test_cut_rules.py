@@ -1,4 +1,4 @@
-"""Every rule alone and in residual, concatenated, shared and nested settings: cut at random, proven, saved, loaded."""
+"""Every rule alone and in residual, concatenated, shared and nested settings."""
 
 from contextlib import nullcontext
 

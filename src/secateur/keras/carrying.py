@@ -1,14 +1,14 @@
-"""Keep a compiled model compiled: loss, metrics, learning rate, and the optimizer's slots, cut like their weights."""
+"""Keep a cut model compiled: `compiling.carry_compile`, and the optimizer's slots sliced."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
+from secateur.keras.compiling import compile_alike
 from secateur.keras.cut_rules import Kept
 from secateur.keras.variables import read_array
 from secateur.network import Axes, MaybeLabels
@@ -18,33 +18,42 @@ Pairs = Sequence[tuple[Any, Any, Axes]]
 
 
 def carry_compilation(source: Any, target: Any, pairs: Pairs, kept: Kept) -> None:
-    """Compile `target` like `source`; does nothing if `source` is not compiled."""
-    if not source.compiled or not hasattr(source, "_compile_config"):
+    """Compile `target` like `source`; does nothing if `source` is not compiled.
+
+    Unlike `compiling.carry_compile`, which copies slots between variables of one shape, this cuts
+    them like their weights, and leaves out those of weights that are gone.
+
+    Args:
+        source: The model that was cut.
+        target: What is left of it.
+        pairs: Which variable of `target` stands for which of `source`.
+        kept: What stays.
+
+    Raises:
+        UnsupportedModelError: A metric or the optimizer cannot be made anew.
+    """
+    if not compile_alike(source, target):
         return
-    config = dict(source._compile_config.config)
-    config = {name: tree.map_structure(_again, value) for name, value in config.items()}
-    config["optimizer"] = type(source.optimizer).from_config(source.optimizer.get_config())
-    target.compile(**config)
-    if source.optimizer.built:
-        _carry_slots(source.optimizer, target.optimizer, pairs, kept)
+    old, new = source.optimizer, target.optimizer
+    if old is None or not old.built:
+        return
+    successors = {id(variable): (heir, axes) for variable, heir, axes in pairs}
+    new.build([successors[id(v)][0] for v in old._trainable_variables if id(v) in successors])
+    _carry_slots(old, new, successors, kept)
+    if isinstance(old, keras.optimizers.LossScaleOptimizer):
+        _carry_slots(old.inner_optimizer, new.inner_optimizer, successors, kept)
 
 
-def _again(value: Any) -> Any:
-    if isinstance(value, keras.Metric):
-        return type(value).from_config(value.get_config())
-    return value
-
-
-def _carry_slots(source: Any, target: Any, pairs: Pairs, kept: Kept) -> None:
-    successors = {id(old): (new, axes) for old, new, axes in pairs}
+def _carry_slots(
+    source: Any, target: Any, successors: Mapping[int, tuple[Any, Axes]], kept: Kept
+) -> None:
     order = [v for v in source._trainable_variables if id(v) in successors]
-    target.build([successors[id(variable)][0] for variable in order])
     positions = [i for i, v in enumerate(source._trainable_variables) if id(v) in successors]
     done: set[int] = set()
     for name, old_slots in vars(source).items():
-        new_slots = getattr(target, name, None)
         if not _are_slots(old_slots, len(source._trainable_variables)) or name.startswith("_train"):
             continue
+        new_slots = getattr(target, name)
         for index, position in enumerate(positions):
             old, new = old_slots[position], new_slots[index]
             if not isinstance(old, keras.Variable):

@@ -288,7 +288,8 @@ def _warn_if_nothing(plan: CutPlan) -> None:
     if not any(group.removed for group in plan.groups):
         reasons = list(dict.fromkeys(group.why for group in plan.groups if group.why))
         warnings.warn(
-            f"Nothing was cut from {plan.model!r}: {'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
+            f"Nothing was cut from {plan.model!r}: "
+            f"{'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
             TargetNotReachedWarning,
             stacklevel=4,
         )

@@ -45,8 +45,8 @@ def describe(graph: Graph) -> Description:
     for call in graph.calls:
         site = Site(network, call, axes, keys)
         _run_rule(site, call, walls)
-        for tensor, labels in zip(call.outputs, site.results, strict=True):
-            axes[id(tensor)] = labels
+        for tensor, own in zip(call.outputs, site.results, strict=True):
+            axes[id(tensor)] = own
         sites.append(site)
     for tensor in graph.outputs:
         for labels in axes[id(tensor)]:

@@ -129,11 +129,11 @@ def _places(
             if len(reader.call.outputs[0].shape) != len(tensor.shape):
                 break
             tensor = reader.call.outputs[0]
-        for axis, labels in enumerate(description.labels(tensor)):
-            if labels is None or "float" not in tensor.dtype:
+        for axis, own in enumerate(description.labels(tensor)):
+            if own is None or "float" not in tensor.dtype:
                 continue
-            statistics = OutputStatistics(labels.size, name=site.name)
-            tensors.setdefault(id(tensor), []).append(Emission(site.name, axis, labels, statistics))
+            statistics = OutputStatistics(own.size, name=site.name)
+            tensors.setdefault(id(tensor), []).append(Emission(site.name, axis, own, statistics))
             break
     return tensors, inner
 

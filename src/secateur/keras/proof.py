@@ -81,8 +81,8 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     if not worst <= tolerance:
         raise ProofError(
             f"The cut model differs from the original with the removed parts held at zero by {worst:.3g} "
-            f"relative, more than {tolerance:g}, on {count} {data} samples. Nothing is returned. A rule of a "
-            "custom layer may be wrong; exclude its layers, or report this model."
+            f"relative, more than {tolerance:g}, on {count} {data} samples. Nothing is returned. "
+            "A rule of a custom layer may be wrong; exclude its layers, or report this model."
         )
     return Proof(worst, tolerance, count, data)
 
@@ -126,12 +126,12 @@ def run(
         values[id(tensor)] = ops.convert_to_tensor(value, dtype=tensor.dtype)
     uses = _last_uses(description)
 
-    def value(leaf: Any) -> Any:
+    def given(leaf: Any) -> Any:
         return values[id(leaf)] if isinstance(leaf, Tensor) else leaf
 
     for number, site in enumerate(description.sites):
-        args = tree.map_structure(value, site.call.args)
-        kwargs = tree.map_structure(value, site.call.kwargs)
+        args = tree.map_structure(given, site.call.args)
+        kwargs = tree.map_structure(given, site.call.kwargs)
         outputs = tree.flatten(_call(site, args, kwargs, kept))
         outputs = [
             _hold(output, description.labels(tensor), kept)
@@ -143,7 +143,7 @@ def run(
             watch(site, outputs)
         for identity in uses[number]:
             values.pop(identity, None)
-    return tree.map_structure(value, graph.output_structure)
+    return tree.map_structure(given, graph.output_structure)
 
 
 def _last_uses(description: Description) -> list[list[int]]:
@@ -207,7 +207,7 @@ def _hold(value: Any, axes: Axes, kept: Kept) -> Any:
 
 
 def random_samples(description: Description, num_samples: int = 4, seed: int = 0) -> Any:
-    """Random inputs: normal values, and for integer inputs numbers below the smallest table they index."""
+    """Random inputs: normal values; for integer inputs, numbers below the smallest table they index."""
     generator = np.random.default_rng(seed)
     limits = _token_limits(description)
 

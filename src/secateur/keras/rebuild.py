@@ -130,8 +130,8 @@ class _Builder:
             new = _again(old, changes, self._unique(old.name))
         except Exception as error:
             raise UnsupportedModelError(
-                f"Layer {old.name!r} ({type(old).__name__}) cannot be made again from its config: {error}. "
-                "Give it a get_config and from_config."
+                f"Layer {old.name!r} ({type(old).__name__}) cannot be made again from its config: "
+                f"{error}. Give it a get_config and from_config."
             ) from error
         self.made[key] = new
         if isinstance(old, keras.layers.Layer):

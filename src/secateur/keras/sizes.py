@@ -35,9 +35,9 @@ class Size(int):
     def _refuse(self, *_: Any) -> Any:
         raise TypeError("it calculates with a size that only the data tells")
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse  # type: ignore[assignment]
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __truediv__ = __rtruediv__ = _refuse  # type: ignore[assignment]
-    __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __truediv__ = __rtruediv__ = _refuse
+    __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     def same_as(self, tensor: Any, axis: int) -> bool:
         """Whether an axis of a tensor is of unknown size too, so presumably this one."""

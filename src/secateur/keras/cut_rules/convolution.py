@@ -7,7 +7,7 @@ import numpy as np
 from secateur.keras.cut_rules.linear import activate
 from secateur.keras.cut_rules.site import Site, channel_axis
 from secateur.keras.cut_rules.table import layer
-from secateur.network import MaybeLabels
+from secateur.network import Labels, MaybeLabels
 
 
 def spatial(site: Site) -> tuple[list[MaybeLabels], MaybeLabels]:
@@ -70,7 +70,7 @@ def _grouped(site: Site, channels: MaybeLabels, filters: MaybeLabels) -> MaybeLa
     site.tie(np.tile(by_group[0], groups), filters)
     if channels is None:
         return None
-    first = channels.reshape(groups, -1)[0]
+    first: Labels = channels.reshape(groups, -1)[0]
     site.tie(np.tile(first, groups), channels)
     return first
 

@@ -15,16 +15,18 @@ from secateur.network import MaybeLabels
 
 
 @layer(
-    "ReLU", "LeakyReLU", "ELU", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
-    "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization", "Identity", "Masking",
+    "ReLU", "LeakyReLU", "ELU", "Dropout", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D", "GaussianDropout", "GaussianNoise", "AlphaDropout",
+    "ActivityRegularization", "Identity", "Masking",
 )  # fmt: skip
 @op(
-    "Absolute", "Fabs", "Cast", "SaturateCast", "Cbrt", "Ceil", "Clip", "Conjugate", "Copy", "Cos", "Cosh", "Exp",
-    "Exp2", "Expm1", "Floor", "Log", "Log10", "Log1p", "Log2", "Negative", "Reciprocal", "Round", "Sign", "Sin",
-    "Sinh", "Sqrt", "Rsqrt", "Square", "Tan", "Tanh", "Trunc", "NanToNum", "Isfinite", "Isinf", "Isnan",
-    "LogicalNot", "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink",
-    "SparsePlus", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu",
-    "Gelu", "Celu", "TanhShrink", "HardTanh", "HardShrink", "Threshold", "StopGradient", "ZerosLike", "OnesLike",
+    "Absolute", "Fabs", "Cast", "SaturateCast", "Cbrt", "Ceil", "Clip", "Conjugate", "Copy",
+    "Cos", "Cosh", "Exp", "Exp2", "Expm1", "Floor", "Log", "Log10", "Log1p", "Log2", "Negative",
+    "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Rsqrt", "Square", "Tan", "Tanh",
+    "Trunc", "NanToNum", "Isfinite", "Isinf", "Isnan", "LogicalNot", "Relu", "Relu6", "Sigmoid",
+    "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu", "Squareplus",
+    "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu",
+    "TanhShrink", "HardTanh", "HardShrink", "Threshold", "StopGradient", "ZerosLike", "OnesLike",
     "Erf", "Erfinv", "ConvertToTensor", "Identity", "Arctan", "Arctanh", "Sinc", "View", "Array",
 )  # fmt: skip
 def value_by_value(site: Site) -> None:
@@ -93,9 +95,10 @@ def broadcast(site: Site, operands: Sequence[Any]) -> list[MaybeLabels]:
 
 @layer("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 @op(
-    "Add", "Subtract", "Multiply", "Divide", "DivideNoNan", "TrueDivide", "FloorDivide", "Power", "Maximum", "Minimum",
-    "Fmax", "Fmin", "Mod", "Fmod", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd",
-    "LogicalOr", "LogicalXor", "Where", "Arctan2", "Hypot", "Logaddexp", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+    "Add", "Subtract", "Multiply", "Divide", "DivideNoNan", "TrueDivide", "FloorDivide", "Power",
+    "Maximum", "Minimum", "Fmax", "Fmin", "Mod", "Fmod", "Equal", "NotEqual", "Greater",
+    "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "LogicalXor", "Where",
+    "Arctan2", "Hypot", "Logaddexp", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
 )  # fmt: skip
 def together(site: Site) -> None:
     """Operands of one shape, or broadcast: their axes are tied."""

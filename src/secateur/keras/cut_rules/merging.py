@@ -163,7 +163,7 @@ def _expand(entries: list[Any], rank: int) -> list[Any]:
 
 
 def _kept_entries(plan: list[Any], axes: list[MaybeLabels], kept: Kept) -> list[Any]:
-    result = []
+    result: list[Any] = []
     axis = 0
     for entry in plan:
         if entry is None:

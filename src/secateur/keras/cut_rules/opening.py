@@ -1,5 +1,7 @@
-"""Openers: what is traced in place of layers whose own `call` cannot run on symbolic tensors, or would bring in
-classes of another package. Matched by package and class name, so that no other package is imported.
+"""Openers: what is traced in place of layers whose own `call` cannot be.
+
+It does not run on symbolic tensors, or would bring in classes of another package. Matched by
+package and class name, so that no other package is imported.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def foreign_activation(layer: Any, twins: Twins, x: Any, *args: Any, **kwargs: A
     return function(plain(x, *args, **kwargs))
 
 
-def as_stock(layer: Any, stock: type) -> Any:
+def as_stock(layer: Any, stock: Any) -> Any:
     """A layer of a subclass as its stock base class, with the same variables."""
     new = twin(layer)
     new.__class__ = stock
@@ -171,12 +173,12 @@ def _log_buckets(distance: Any, middle: int, limit: int) -> Any:
 @opens("keras_hub>DisentangledSelfAttention")
 def disentangled_attention(
     layer: Any,
-    twins: Twins,
+    _twins: Twins,
     inputs: Any,
     rel_embeddings: Any,
     attention_mask: Any = None,
     return_attention_scores: bool = False,
-    **kwargs: Any,
+    **_options: Any,
 ) -> Any:
     """Content to content, content to position and position to content, summed before the softmax."""
     query, key, value = (

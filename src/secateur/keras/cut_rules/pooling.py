@@ -11,10 +11,11 @@ from secateur.network import MaybeLabels
 
 
 @layer(
-    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
-    "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D", "AdaptiveMaxPooling1D",
-    "AdaptiveMaxPooling2D", "AdaptiveMaxPooling3D", "UpSampling2D", "UpSampling3D", "ZeroPadding2D",
-    "ZeroPadding3D", "Cropping2D", "Cropping3D", "Resizing", "CenterCrop", "RandomFlip", "RandomRotation",
+    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D",
+    "AveragePooling3D", "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D", "AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D", "UpSampling2D", "UpSampling3D", "ZeroPadding2D", "ZeroPadding3D",
+    "Cropping2D", "Cropping3D", "Resizing", "CenterCrop", "RandomFlip", "RandomRotation",
     "RandomZoom", "RandomTranslation", "RandomCrop",
 )  # fmt: skip
 @op("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool", "Resize")
@@ -33,8 +34,8 @@ def over_time(site: Site) -> None:
 
 
 @layer(
-    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D", "GlobalMaxPooling1D",
-    "GlobalMaxPooling2D", "GlobalMaxPooling3D",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
 )  # fmt: skip
 def global_pooling(site: Site) -> None:
     """Only batch and channels are left."""
@@ -45,8 +46,10 @@ def global_pooling(site: Site) -> None:
         site.output(None, channels)
 
 
-@op("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Any", "All", "Var", "Std", "Prod", "Logsumexp", "Norm", "Median",
-    "Argmax", "Argmin", "CountNonzero")  # fmt: skip
+@op(
+    "Mean", "Sum", "Max", "Min", "Amax", "Amin", "Any", "All", "Var", "Std", "Prod", "Logsumexp",
+    "Norm", "Median", "Argmax", "Argmin", "CountNonzero",
+)  # fmt: skip
 def reduction(site: Site) -> None:
     """Axes that are reduced must stay whole, except under a sum, to which zeros add nothing."""
     axes = site.axes()

@@ -104,7 +104,8 @@ def bidirectional(site: Site) -> None:
             site.tie(site.axes(state)[-1], outputs[0][-1])
         parts.append(outputs)
     one, two = (outputs[0][-1] for outputs in parts)
-    assert one is not None and two is not None
+    assert one is not None
+    assert two is not None
     _merged(site, parts, one, two)
 
     def change(kept: Kept) -> dict[str, Any]:

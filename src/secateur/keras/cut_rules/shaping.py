@@ -28,7 +28,7 @@ def blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int],
         >>> blocks((5, 6, 4), (5, 2, 12))
         [([0], [0]), ([1, 2], [1, 2])]
     """
-    found = []
+    found: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
         left, right = [i] if i < len(before) else [], [j] if j < len(after) else []

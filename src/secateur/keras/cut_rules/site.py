@@ -196,8 +196,7 @@ class Site:
         """A site for an operation inside this one, on inputs with these labels."""
         call = Call(operation, tuple(tensors), {}, [], None)
         known = {id(tensor): labels for tensor, labels in zip(tensors, axes, strict=True)}
-        site = Site(self.network, call, known, self.keys, operation)
-        return site
+        return Site(self.network, call, known, self.keys, operation)
 
     def adopt(self, site: Site) -> None:
         """Take over the weights of an inner site."""

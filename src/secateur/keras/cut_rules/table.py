@@ -119,7 +119,7 @@ def find(operation: Any) -> Rule | None:
 
 
 def is_leaf(operation: Any) -> bool:
-    """Whether a layer is taken whole: it has a rule, or it is a stock layer that is not a model or Lambda."""
+    """Whether a layer is taken whole: it has a rule, or is a stock layer, not a model or Lambda."""
     if type(operation) in _CUSTOM:
         return True
     if isinstance(operation, (keras.Model, keras.layers.Lambda)):
