@@ -405,5 +405,5 @@ def _allowed(group: Group, count: int, choice: Choice) -> tuple[int, str]:
     if count >= width:
         note = f"held back: all {width} were to go, a layer keeps at least {kept}"
     elif kept > width - count:
-        note = f"held back: {width - count} rounded up to {kept} by align"
+        note = f"held back: {width - count} rounded up to {kept} by align={choice.align}"
     return width - kept, note

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import secateur as sc
 from secateur.cut_plan import CutPlan
-from secateur.errors import InvalidArgumentError, NonFiniteError, ProofError
+from secateur.errors import (
+    InvalidArgumentError,
+    NonFiniteError,
+    ProofError,
+    TargetNotReachedWarning,
+)
 from secateur.keras import cutting
 from secateur.keras.cut_rules import register_rule
 from secateur.keras.variables import writable_copy
@@ -31,9 +37,9 @@ class Simple(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.one = layers.Dense(16, "relu")
-        self.two = layers.Dense(16, "relu")
-        self.out = layers.Dense(1, "sigmoid")
+        self.one = layers.Dense(10, "relu", name="one")
+        self.two = layers.Dense(5, "relu", name="two")
+        self.out = layers.Dense(1, "sigmoid", name="out")
 
     def call(self, x):
         return self.out(self.two(self.one(x)))
@@ -47,12 +53,80 @@ def test_a_sequential_model_stays_sequential():
     assert [layer.units for layer in result.model.layers] == [16, 16, 3]
 
 
-def test_a_subclassed_model_becomes_functional():
+@pytest.fixture
+def sample():
+    """The sample, trained, with three units that never emit anything; its data and labels."""
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    x, y = generator.random((128, 10)), generator.integers(0, 2, 128)
     model = Simple()
-    model(data(2, 10))
-    result = cutting.cut(model, data(64, 10), ratio=0.5)
-    assert isinstance(result.model, keras.Model)
-    assert result.model.count_params() < model.count_params()
+    model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, verbose=0)
+    kernel, bias = model.one.get_weights()
+    bias[[2, 4, 7]] = -100
+    model.one.set_weights([kernel, bias])
+    kernel, bias = model.two.get_weights()
+    model.two.set_weights([kernel, bias + 1])
+    return model, x, y
+
+
+def test_the_sample_loses_what_stays_below_a_threshold(sample, tmp_path):
+    model, x, y = sample
+    plan = sc.plan_cut(model, x, threshold=0.01)
+    assert plan["one"].kept == 8
+    assert "one: 10 -> 8 neurons (held back: 7 rounded up to 8 by align=8)" in str(plan)
+    plan = sc.plan_cut(model, x, threshold=0.01, align=1)
+    assert plan["one"].removed == (2, 4, 7)
+    assert plan["two"].removed == ()
+    result = plan.apply()
+    assert type(result.model).__name__ == "Functional"
+    assert result.proof.data == "given"
+    assert result.proof.difference <= result.proof.tolerance == 1e-4
+    np.testing.assert_allclose(result.model(x), model(x), atol=1e-5)
+    result.model.fit(x, y, verbose=0)
+    result.model.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    np.testing.assert_allclose(loaded(x), result.model(x), atol=1e-6)
+    assert [layer.units for layer in loaded.layers[-3:]] == [7, 5, 1]
+    assert len(loaded.evaluate(x, y, verbose=0)) == 2
+
+
+def test_the_sample_loses_a_ratio_without_data(sample):
+    model, _, _ = sample
+    result = sc.cut(model, ratio=0.5)
+    assert result.plan["one"].kept == 8
+    assert "5 rounded up to 8 by align=8" in result.plan["one"].why
+    assert "rounded up to 5 by align=8" in result.plan["two"].why
+    assert result.proof.data == "random"
+    widths = [layer.units for layer in sc.cut(model, ratio=0.5, align=1).model.layers[-3:]]
+    assert widths == [5, 2, 1]
+
+
+def test_nothing_to_cut_is_said(sample):
+    model, x, _ = sample
+    with pytest.warns(TargetNotReachedWarning, match="Nothing was cut"):
+        assert sc.cut(model, x, threshold=0.0).parameters == (171, 171)
+
+
+def test_a_loss_scaled_optimizer_goes_on_where_it_was():
+    model = mlp()
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), "mse")
+    x = data(64, 8)
+    model.fit(x, data(64, 3), verbose=0)
+    result = cutting.cut(model, ratio=0.5)
+    old, new = model.optimizer, result.model.optimizer
+    assert int(new.step_counter) == int(old.step_counter) > 0
+    kept = np.setdiff1d(np.arange(32), result.plan[model.layers[0].name].removed)
+    np.testing.assert_array_equal(
+        writable_copy(new.inner_optimizer._momentums[0]),
+        writable_copy(old.inner_optimizer._momentums[0])[:, kept],
+    )
+    result.model.fit(x, data(64, 3), verbose=0)
+
+
+def test_the_measure_of_spread_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"got 'std'.*constant unit"):
+        sc.plan_cut(mlp(), data(64, 8), threshold=0.01, measure="std")
 
 
 def test_dead_units_cost_nothing():

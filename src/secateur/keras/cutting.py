@@ -117,10 +117,10 @@ def plan_cut(
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"),
-        keras.layers.Dense(1)])
+        >>> layers = [keras.layers.Dense(16, "relu", name="wide"), keras.layers.Dense(1)]
+        >>> model = keras.Sequential([keras.Input((4,)), *layers])
         >>> plan = plan_cut(model, ratio=0.5)
-        >>> plan["dense"].kept
+        >>> plan["wide"].kept
         8
     """
     _check_model(model)
@@ -166,8 +166,8 @@ def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, "relu"),
-        keras.layers.Dense(1)])
+        >>> layers = [keras.layers.Dense(16, "relu", name="wide"), keras.layers.Dense(1)]
+        >>> model = keras.Sequential([keras.Input((4,)), *layers])
         >>> cut(model, ratio=0.5).model.count_params()
         49
     """
@@ -218,7 +218,15 @@ def _check_measure(measure: str, has_data: bool) -> None:
     known = _MEASURES if has_data else WEIGHT_MEASURES
     if measure not in known:
         hint = "with" if has_data else "without"
-        raise InvalidArgumentError(f"measure {hint} data must be one of {known}, got {measure!r}.")
+        why = (
+            " A constant unit that is not zero cannot go without its mean being folded into the "
+            "next bias, which a cut does not do."
+            if measure == "std"
+            else ""
+        )
+        raise InvalidArgumentError(
+            f"measure {hint} data must be one of {known}, got {measure!r}.{why}"
+        )
 
 
 def _bench(model: keras.Model, sample: Any) -> _Bench:
