@@ -13,8 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from secateur._kernels.native.runtime import num_threads, set_num_threads
     from secateur.criteria import saliency
+    from secateur.cut_plan import CutPlan
     from secateur.files import load, save
-    from secateur.keras import plan_prune, prune
+    from secateur.keras import bind_plan, cut, plan_cut, plan_prune, prune, register_rule
     from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
@@ -23,17 +24,22 @@ if TYPE_CHECKING:
     from secateur.storage import load_arrays
 
 _HOMES = {
+    "CutPlan": "cut_plan",
     "NM": "patterns",
     "Block": "patterns",
     "Unstructured": "patterns",
+    "bind_plan": "keras",
+    "cut": "keras",
     "load": "files",
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
     "parse_pattern": "patterns",
     "path_strength": "paths",
+    "plan_cut": "keras",
     "plan_prune": "keras",
     "prune": "keras",
     "prune_arrays": "pruning",
+    "register_rule": "keras",
     "saliency": "criteria",
     "save": "files",
     "select": "selection",
@@ -45,15 +51,20 @@ _HOMES = {
 __all__ = [
     "NM",
     "Block",
+    "CutPlan",
     "Unstructured",
+    "bind_plan",
+    "cut",
     "load",
     "load_arrays",
     "num_threads",
     "parse_pattern",
     "path_strength",
+    "plan_cut",
     "plan_prune",
     "prune",
     "prune_arrays",
+    "register_rule",
     "saliency",
     "save",
     "select",

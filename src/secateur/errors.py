@@ -33,6 +33,10 @@ class UnsupportedModelError(SecateurError, ValueError):
     """A Keras model is not built, cannot be traced or cannot be cloned."""
 
 
+class ProofError(SecateurError, ValueError):
+    """A cut model does not compute what the original computes with the removed parts held at zero."""
+
+
 class FileFormatError(SecateurError, ValueError):
     """A file is truncated, damaged, hostile or not one of ours."""
 

@@ -1,16 +1,23 @@
 """The only rooms that import keras: everything else of secateur works on plain arrays."""
 
+from secateur.keras.cut_rules import register_rule
+from secateur.keras.cutting import CutResult, bind_plan, cut, plan_cut
 from secateur.keras.model_arrays import model_arrays
 from secateur.keras.pruning import ModelPrunePlan, Result, plan_prune, prune
 from secateur.keras.rules import register_layer
 from secateur.keras.tensors import find_tensors
 
 __all__ = [
+    "CutResult",
     "ModelPrunePlan",
     "Result",
+    "bind_plan",
+    "cut",
     "find_tensors",
     "model_arrays",
+    "plan_cut",
     "plan_prune",
     "prune",
     "register_layer",
+    "register_rule",
 ]

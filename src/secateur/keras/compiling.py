@@ -37,11 +37,24 @@ def carry_compile(
         UnsupportedModelError: A metric or the optimizer cannot be made anew, or the optimizer was
             used on a variable that `target` lacks.
     """
-    if not source.compiled or not hasattr(source, "_compile_config"):
-        return
-    target.compile(**{key: _copy(value) for key, value in source._compile_config.config.items()})
-    if source.optimizer is not None and source.optimizer.built:
+    if compile_alike(source, target) and source.optimizer is not None and source.optimizer.built:
         _copy_optimizer_state(source, target, counterparts or _paired_by_name(source, target))
+
+
+def compile_alike(source: Model, target: Model) -> bool:
+    """Compile `target` the way `source` is, with a fresh optimizer; say whether `source` was.
+
+    Args:
+        source: A model, compiled or not.
+        target: A model with the same outputs.
+
+    Raises:
+        UnsupportedModelError: A metric or the optimizer cannot be made anew.
+    """
+    if not source.compiled or not hasattr(source, "_compile_config"):
+        return False
+    target.compile(**{key: _copy(value) for key, value in source._compile_config.config.items()})
+    return True
 
 
 def _copy(value: Any) -> Any:

@@ -1,0 +1,409 @@
+"""Which units go: targets, rounding of widths, and the plan as a value: printed, edited, saved."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from secateur.errors import InvalidArgumentError
+from secateur.groups import Group
+
+_FORMAT = 1
+KINDS = ("neuron", "channel", "unit", "head", "embedding")
+Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class CutTarget:
+    """How much goes; exactly one of the first three is given.
+
+    Attributes:
+        threshold: Units whose score is strictly below it go.
+        ratio: Fraction of the units that go, 0 to 1 (1 excluded).
+        keep: Layer name -> units that stay.
+        relative: `threshold` counts in multiples of the mean score of the layer.
+        scope: "layer" (each layer loses `ratio`) or "global" (ranked together, by score over the
+            layer's mean).
+    """
+
+    threshold: float | None = None
+    ratio: float | None = None
+    keep: Mapping[str, int] | None = None
+    relative: bool = False
+    scope: str = "layer"
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("threshold", "ratio", "keep") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidArgumentError(
+                f"Give exactly one of threshold, ratio and keep, got {given or 'none'}."
+            )
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise InvalidArgumentError(f"ratio must be in [0, 1), got {self.ratio!r}.")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InvalidArgumentError(f"threshold must be finite, got {self.threshold!r}.")
+        if self.scope not in ("layer", "global"):
+            raise InvalidArgumentError(f"scope must be 'layer' or 'global', got {self.scope!r}.")
+
+
+@dataclass(frozen=True)
+class GroupCut:
+    """What goes from one group of units.
+
+    Attributes:
+        name: Name of the group, unique in the plan.
+        makers: The layers whose outputs the units are; more than one where they are tied.
+        kind: "neuron", "channel", "unit", "head" or "embedding".
+        width: Number of units.
+        removed: Units that go, by position.
+        why: Why less goes than was asked for, or nothing; "" otherwise.
+    """
+
+    name: str
+    makers: tuple[str, ...]
+    kind: str
+    width: int
+    removed: tuple[int, ...] = ()
+    why: str = ""
+
+    @property
+    def kept(self) -> int:
+        """Number of units that stay."""
+        return self.width - len(self.removed)
+
+    def __str__(self) -> str:
+        tied = f", tied to {', '.join(self.makers[1:4])}" if len(self.makers) > 1 else ""
+        more = f" and {len(self.makers) - 4} more" if len(self.makers) > 4 else ""
+        note = f" ({self.why})" if self.why else ""
+        plural = self.kind + ("s" if self.width != 1 else "")
+        return f"{self.name}: {self.width} -> {self.kept} {plural}{tied}{more}{note}"
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """What is to be cut, from where, tied to what and why; nothing has changed yet.
+
+    Attributes:
+        model: Name of the model it was made for.
+        measure: How units were scored.
+        groups: Every group, cut or not.
+        walls: Operations that nothing is cut across, and why.
+    """
+
+    model: str
+    measure: str
+    groups: tuple[GroupCut, ...]
+    walls: Mapping[str, str] = field(default_factory=dict)
+    binding: Callable[[CutPlan], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> GroupCut:
+        """The group of this name, or the first that a layer of this name makes."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        for group in self.groups:
+            if name in group.makers:
+                return group
+        raise InvalidArgumentError(
+            f"No group or layer {name!r} in this plan; there are {[g.name for g in self.groups][:20]}."
+        )
+
+    def edit(self, name: str, removed: Sequence[int]) -> CutPlan:
+        """The same plan with other units to go from one group.
+
+        Args:
+            name: Group, or a layer that makes it.
+            removed: Positions of the units that go.
+
+        Raises:
+            InvalidArgumentError: Unknown name, positions out of range, or none would be left.
+        """
+        group = self[name]
+        positions = tuple(sorted({int(position) for position in removed}))
+        if positions and not (positions[0] >= 0 and positions[-1] < group.width):
+            raise InvalidArgumentError(
+                f"Group {group.name!r} has units 0 to {group.width - 1}, got {positions}."
+            )
+        if len(positions) >= group.width:
+            raise InvalidArgumentError(
+                f"Group {group.name!r} would be empty; keep at least one unit."
+            )
+        new = replace(group, removed=positions, why="edited")
+        return replace(self, groups=tuple(new if g is group else g for g in self.groups))
+
+    def apply(self) -> Any:
+        """Cut the model the plan was made for; see `secateur.cut`.
+
+        Raises:
+            InvalidArgumentError: The plan was read from JSON and is bound to no model.
+            ProofError: The cut model is not what the original with the parts held at zero is.
+        """
+        if self.binding is None:
+            raise InvalidArgumentError(
+                "This plan is bound to no model; bind it first: plan = sc.bind_plan(plan, model)."
+            )
+        return self.binding(self)
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "model": self.model,
+                "measure": self.measure,
+                "groups": [asdict(group) for group in self.groups],
+                "walls": dict(self.walls),
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> CutPlan:
+        """Read a plan that `to_json` wrote; it is bound to no model yet.
+
+        Raises:
+            InvalidArgumentError: The text is not such a plan.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT:
+                raise InvalidArgumentError(
+                    f"The plan has format {data['format']!r}; this version reads {_FORMAT}."
+                )
+            groups = tuple(_group_from_dict(entry) for entry in data["groups"])
+            return cls(str(data["model"]), str(data["measure"]), groups, dict(data["walls"]))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidArgumentError):
+                raise
+            raise InvalidArgumentError(
+                f"Not a cutting plan as to_json writes it: {error!r}."
+            ) from error
+
+    def __str__(self) -> str:
+        cut = [group for group in self.groups if group.removed]
+        whole = [group for group in self.groups if not group.removed]
+        units = sum(len(group.removed) for group in cut)
+        total = sum(group.width for group in self.groups)
+        lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go"]
+        lines += [f"  {group}" for group in cut]
+        if whole:
+            lines.append("left whole:")
+            lines += [f"  {group}" for group in whole]
+        if self.walls:
+            lines.append("walls, across which nothing is cut:")
+            lines += [f"  {name}: {why}" for name, why in self.walls.items()]
+        return "\n".join(lines)
+
+
+def _group_from_dict(entry: Mapping[str, Any]) -> GroupCut:
+    removed = tuple(int(position) for position in entry["removed"])
+    width = int(entry["width"])
+    if list(removed) != sorted(set(removed)) or any(not 0 <= p < width for p in removed):
+        raise ValueError(f"group {entry['name']!r} removes units it does not have")
+    if width and len(removed) >= width:
+        raise ValueError(f"group {entry['name']!r} would be empty")
+    return GroupCut(
+        name=str(entry["name"]),
+        makers=tuple(str(name) for name in entry["makers"]),
+        kind=str(entry["kind"]),
+        width=width,
+        removed=removed,
+        why=str(entry["why"]),
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which groups may be cut, and how widths are rounded.
+
+    Attributes:
+        align: Kept widths are multiples of it, where that leaves anything to cut.
+        granularity: Kinds of units that may go; None = all.
+        include: Layer names (with wildcards); None = all.
+        exclude: Layer names that stay whole.
+    """
+
+    align: int = 8
+    granularity: Collection[str] | None = None
+    include: Collection[str] | None = None
+    exclude: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
+            raise InvalidArgumentError(
+                f"align must be an integer of at least 1, got {self.align!r}."
+            )
+        unknown = set(self.granularity or ()) - set(KINDS)
+        if unknown:
+            raise InvalidArgumentError(f"granularity must be among {KINDS}, got {sorted(unknown)}.")
+
+    def refusal(self, group: Group) -> str:
+        """Why a group stays whole, or ""."""
+        if group.reason:
+            return group.reason
+        if self.granularity is not None and group.kind not in self.granularity:
+            return f"granularity does not name {group.kind}s"
+        if self.include is not None and not _matches(group.makers, self.include):
+            return "not included"
+        if _matches(group.makers, self.exclude):
+            return "excluded"
+        return ""
+
+    def step(self, group: Group) -> int:
+        """Number of units that make up a multiple of `align` positions."""
+        return 1 if group.kind == "head" else self.align // math.gcd(self.align, group.span)
+
+
+def _matches(names: Sequence[str], patterns: Collection[str]) -> bool:
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in listed)
+
+
+def unique_names(groups: Sequence[Group]) -> list[str]:
+    """A name for each group: its first maker, numbered where a maker has several groups."""
+    seen: dict[str, int] = {}
+    names = []
+    for group in groups:
+        first = group.makers[0]
+        seen[first] = seen.get(first, 0) + 1
+        names.append(first if seen[first] == 1 else f"{first}#{seen[first]}")
+    return names
+
+
+def choose(
+    groups: Sequence[Group], scores: Scores, target: CutTarget, choice: Choice
+) -> tuple[GroupCut, ...]:
+    """Decide which units go.
+
+    Args:
+        groups: All groups.
+        scores: Per name (`unique_names`), a score for each unit; higher = keep. Of equal scores the
+            earlier unit goes first.
+        target: How much goes.
+        choice: What may go, and rounding.
+
+    Raises:
+        InvalidArgumentError: `keep` or `include` names what is not there, or the threshold would
+            empty every layer.
+    """
+    names = unique_names(groups)
+    _check_names(groups, names, target, choice)
+    refusals = [choice.refusal(group) for group in groups]
+    wanted = _wanted(groups, names, scores, target, refusals)
+    free = [i for i, why in enumerate(refusals) if not why]
+    if (
+        target.threshold is not None
+        and free
+        and all(wanted[i] >= len(groups[i].units) for i in free)
+    ):
+        raise InvalidArgumentError(
+            f"threshold={target.threshold} would empty every layer: the largest score is "
+            f"{max(float(scores[names[i]].max()) for i in free):.4g}. Give a smaller one."
+        )
+    cuts = []
+    for group, name, why, count in zip(groups, names, refusals, wanted, strict=True):
+        if why:
+            cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), (), why))
+            continue
+        given = target.keep is not None
+        allowed, note = (count, "") if given else _allowed(group, count, choice)
+        order = np.argsort(scores[name], kind="stable")[:allowed]
+        removed = tuple(sorted(int(position) for position in order))
+        cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), removed, note))
+    return tuple(cuts)
+
+
+def _check_names(
+    groups: Sequence[Group], names: Sequence[str], target: CutTarget, choice: Choice
+) -> None:
+    makers = {maker for group in groups for maker in group.makers} | set(names)
+    unknown = sorted(set(target.keep or ()) - makers)
+    if unknown:
+        raise InvalidArgumentError(
+            f"keep names layers that make no units: {unknown}; there are {sorted(makers)[:20]}."
+        )
+    for patterns in (choice.include, choice.exclude):
+        listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
+        lost = [p for p in listed if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
+        if lost:
+            raise InvalidArgumentError(
+                f"No layer is called {lost}; there are {sorted(makers)[:20]}."
+            )
+
+
+def _wanted(
+    groups: Sequence[Group],
+    names: Sequence[str],
+    scores: Scores,
+    target: CutTarget,
+    refusals: Sequence[str],
+) -> list[int]:
+    """How many units each group is to lose, before rounding."""
+    if target.keep is not None:
+        return [
+            _by_count(g, n, target.keep, why)
+            for g, n, why in zip(groups, names, refusals, strict=True)
+        ]
+    if target.threshold is not None:
+        counts = []
+        for name, why in zip(names, refusals, strict=True):
+            own = scores[name] if not why else np.zeros(0)
+            bar = target.threshold * (float(own.mean()) if target.relative and own.size else 1.0)
+            counts.append(int(np.count_nonzero(own < bar)))
+        return counts
+    assert target.ratio is not None
+    ratio = target.ratio
+    if target.scope == "layer":
+        return [math.floor(ratio * len(group.units) + 0.5) for group in groups]
+    return _globally(groups, names, scores, ratio, refusals)
+
+
+def _by_count(group: Group, name: str, keep: Mapping[str, int], why: str) -> int:
+    asked = [keep[n] for n in dict.fromkeys((name, *group.makers)) if n in keep]
+    if not asked:
+        return 0
+    width = len(group.units)
+    if why:
+        raise InvalidArgumentError(f"keep names {name!r}, which cannot be cut: {why}.")
+    if len(set(asked)) > 1:
+        raise InvalidArgumentError(f"keep gives {asked} for layers that are tied: {group.makers}.")
+    if not 1 <= asked[0] <= width:
+        raise InvalidArgumentError(f"keep[{name!r}] must be from 1 to {width}, got {asked[0]!r}.")
+    return int(width - asked[0])
+
+
+def _globally(
+    groups: Sequence[Group],
+    names: Sequence[str],
+    scores: Scores,
+    ratio: float,
+    refusals: Sequence[str],
+) -> list[int]:
+    free = [i for i, why in enumerate(refusals) if not why]
+    if not free:
+        return [0] * len(groups)
+    relative = [scores[names[i]] / max(float(scores[names[i]].mean()), 1e-30) for i in free]
+    order = np.argsort(np.concatenate(relative), kind="stable")
+    owner = np.repeat(free, [own.size for own in relative])
+    going = owner[order[: math.floor(ratio * order.size + 0.5)]]
+    return [int(count) for count in np.bincount(going, minlength=len(groups))]
+
+
+def _allowed(group: Group, count: int, choice: Choice) -> tuple[int, str]:
+    """How many may go: the kept width is rounded up, and never none."""
+    width = len(group.units)
+    step = choice.step(group)
+    kept = min(width, max(1, -(-(width - count) // step)) * step)
+    note = ""
+    if count >= width:
+        note = f"held back: all {width} were to go, a layer keeps at least {kept}"
+    elif kept > width - count:
+        note = f"held back: {width - count} rounded up to {kept} by align={choice.align}"
+    return width - kept, note

@@ -1,0 +1,317 @@
+"""Plan a cut of a Keras model, and make it: `plan_cut`, `cut`, `bind_plan`."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import tree
+
+from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
+from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
+from secateur.groups import Group, Units, groups_of, solve
+from secateur.keras.carrying import carry_compilation
+from secateur.keras.cut_rules import Kept, is_leaf, opener_of
+from secateur.keras.data import calibration_data, input_signature
+from secateur.keras.describe import Description, describe
+from secateur.keras.flatten import flatten
+from secateur.keras.measuring import measure_outputs
+from secateur.keras.proof import Proof, prove, random_samples
+from secateur.keras.rebuild import rebuild
+from secateur.keras.variables import read_array
+from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
+
+_PROOF_SAMPLES = 32
+# Not "std": a constant unit may go only once its mean is folded into the next bias.
+_MEASURES = ("mean", "rms", "max")
+
+
+@dataclass(frozen=True)
+class CutResult:
+    """A cut model and what is to be known about it.
+
+    Attributes:
+        model: The smaller model, of the same kind of inputs and outputs, compiled if the original
+            was.
+        plan: What was removed.
+        proof: Figures of the comparison with the original; None if it was switched off.
+        parameters: Number of weights before and after.
+    """
+
+    model: keras.Model
+    plan: CutPlan
+    proof: Proof | None
+    parameters: tuple[int, int]
+
+    def __str__(self) -> str:
+        before, after = self.parameters
+        gone = 1 - after / max(before, 1)
+        proof = "not proven: the proof was switched off" if self.proof is None else str(self.proof)
+        return f"{before:,} -> {after:,} parameters ({gone:.1%} gone)\n{proof}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Everything known about one model, ready to plan and apply."""
+
+    description: Description
+    units: Units
+    groups: list[Group]
+    names: list[str]
+
+
+def plan_cut(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    threshold: float | None = None,
+    ratio: float | None = None,
+    keep: Mapping[str, int] | None = None,
+    relative: bool = False,
+    scope: str = "layer",
+    measure: str | None = None,
+    align: int = 8,
+    granularity: Collection[str] | None = None,
+    include: Collection[str] | None = None,
+    exclude: Collection[str] = (),
+    batch_size: int = 32,
+    max_samples: int | None = None,
+    proof: bool = True,
+) -> CutPlan:
+    """Decide which subnetworks of a model go; nothing changes yet.
+
+    Args:
+        model: A built Keras model: Sequential, functional, subclassed, nested.
+        data: Calibration samples: an array, list or dict of arrays, generator, tf.data.Dataset or
+            PyDataset.
+        threshold: Subnetworks whose output (without data: weight norm) is strictly below it go.
+        ratio: Fraction of each layer's units that goes.
+        keep: Layer name -> number of units that stay.
+        relative: `threshold` counts in multiples of the layer's mean output.
+        scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's
+            mean.
+        measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
+            (default), "incoming", "outgoing" norms of the weights.
+        align: Kept widths are multiples of it; 1 switches rounding off.
+        granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head",
+            "embedding".
+        include: Names of layers that may lose units (wildcards allowed).
+        exclude: Names of layers that stay whole.
+        batch_size: For data given as arrays.
+        max_samples: Read no more than so many samples.
+        proof: False switches off the comparison that `apply` makes.
+
+    Returns:
+        A `CutPlan`; `plan.apply()` makes the cut.
+
+    Raises:
+        UnsupportedModelError: The model is not built or cannot be traced.
+        InvalidArgumentError: An argument out of range, or a threshold that would empty the model.
+        NonFiniteError: Activations are NaN on this data; names the layer.
+
+    Example:
+        >>> import keras
+        >>> layers = [keras.layers.Dense(16, "relu", name="wide"), keras.layers.Dense(1)]
+        >>> model = keras.Sequential([keras.Input((4,)), *layers])
+        >>> plan = plan_cut(model, ratio=0.5)
+        >>> plan["wide"].kept
+        8
+    """
+    _check_model(model)
+    target = CutTarget(threshold, ratio, keep, relative, scope)
+    choice = Choice(align, granularity, include, exclude)
+    measure = measure or ("path" if data is None else "mean")
+    _check_measure(measure, data is not None)
+    sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
+    bench = _bench(model, sample)
+    batches = None
+    if data is not None:
+        batches = _batches(bench.description, model, data, batch_size, max_samples)
+        per_unit = measure_outputs(bench.description, bench.units, batches, measure)
+    else:
+        per_unit = weight_scores(
+            bench.description.network,
+            bench.units,
+            _arrays(bench.description),
+            measure,  # type: ignore[arg-type]
+        )
+    scores = {
+        name: per_unit[group.units] for name, group in zip(bench.names, bench.groups, strict=True)
+    }
+    cuts = choose(bench.groups, scores, target, choice)
+    plan = CutPlan(model.name, measure, cuts, bench.description.walls)
+    return _bound(plan, model, bench, batches, proof)
+
+
+def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
+    """Remove subnetworks from a model and prove it: `plan_cut` and `apply` in one.
+
+    Args:
+        model: As for `plan_cut`.
+        data: As for `plan_cut`.
+        **options: As for `plan_cut`.
+
+    Returns:
+        A `CutResult`. The model given is not changed.
+
+    Raises:
+        ProofError: The cut model is not what the original with the removed parts held at zero is.
+        InvalidArgumentError, UnsupportedModelError, NonFiniteError: As for `plan_cut`.
+
+    Example:
+        >>> import keras
+        >>> layers = [keras.layers.Dense(16, "relu", name="wide"), keras.layers.Dense(1)]
+        >>> model = keras.Sequential([keras.Input((4,)), *layers])
+        >>> cut(model, ratio=0.5).model.count_params()
+        49
+    """
+    result: CutResult = plan_cut(model, data, **options).apply()
+    return result
+
+
+def bind_plan(
+    plan: CutPlan, model: keras.Model, data: Any = None, *, proof: bool = True
+) -> CutPlan:
+    """Bind a plan that was read from JSON to the model it was made for.
+
+    Args:
+        plan: The plan.
+        model: The model.
+        data: Samples for the proof; random ones are drawn without.
+        proof: False switches the proof off.
+
+    Raises:
+        InvalidArgumentError: The plan was made for other layers.
+    """
+    _check_model(model)
+    bench = _bench(model, _first(data) if data is not None else None)
+    found = [(n, g.makers, len(g.units)) for n, g in zip(bench.names, bench.groups, strict=True)]
+    planned = [(cut.name, cut.makers, cut.width) for cut in plan.groups]
+    if found != planned:
+        differing = sorted({one[0] for one in found} ^ {one[0] for one in planned}) or [
+            one[0] for one, two in zip(found, planned, strict=True) if one != two
+        ]
+        raise InvalidArgumentError(
+            f"This plan was made for another model: groups {differing[:5]} differ. Make a new plan."
+        )
+    for group, own in zip(bench.groups, plan.groups, strict=True):
+        if own.removed and group.reason:
+            raise InvalidArgumentError(
+                f"The plan cuts {own.name!r}, which stays whole: {group.reason}."
+            )
+    batches = None if data is None else _batches(bench.description, model, data, 32, None)
+    return _bound(plan, model, bench, batches, proof)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise ArgumentTypeError(f"cut needs a keras.Model, got {type(model).__name__}.")
+
+
+def _check_measure(measure: str, has_data: bool) -> None:
+    known = _MEASURES if has_data else WEIGHT_MEASURES
+    if measure not in known:
+        hint = "with" if has_data else "without"
+        why = (
+            " A constant unit that is not zero cannot go without its mean being folded into the "
+            "next bias, which a cut does not do."
+            if measure == "std"
+            else ""
+        )
+        raise InvalidArgumentError(
+            f"measure {hint} data must be one of {known}, got {measure!r}.{why}"
+        )
+
+
+def _bench(model: keras.Model, sample: Any) -> _Bench:
+    description = describe(flatten(model, is_leaf, opener_of, sample))
+    units = solve(description.network)
+    groups = groups_of(description.network, units)
+    return _Bench(description, units, groups, unique_names(groups))
+
+
+def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
+    arrays = {}
+    for site in description.sites:
+        for variable, _ in site.weights:
+            arrays[site.keys[id(variable)]] = read_array(variable).astype(np.float32)
+    return arrays
+
+
+def _first(data: Any) -> Any:
+    """One batch of raw data, to learn the shapes that a subclassed model takes."""
+    if hasattr(data, "shape") or isinstance(data, (list, dict)):
+        return tree.map_structure(np.asarray, data)
+    if isinstance(data, tuple):
+        return tree.map_structure(np.asarray, data[0])
+    if isinstance(data, keras.utils.PyDataset):
+        first = data[0]
+    elif hasattr(data, "__next__"):
+        return None
+    else:
+        first = next(iter(data))
+    return first[0] if isinstance(first, tuple) else first
+
+
+class _Signed:
+    """What `input_signature` reads of a model, taken from the trace."""
+
+    def __init__(self, description: Description) -> None:
+        self.name = description.graph.model.name
+        self.input = description.graph.input_structure
+        self.inputs = tree.flatten(self.input)
+
+
+def _batches(
+    description: Description, model: Any, data: Any, batch_size: int, max_samples: int | None
+) -> Any:
+    signed = model if getattr(model, "inputs", None) else _Signed(description)
+    signature = input_signature(signed)
+    return calibration_data(signature, data, batch_size, max_samples=max_samples)
+
+
+def _bound(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutPlan:
+    return replace(plan, binding=lambda own: _apply(own, model, bench, batches, proof))
+
+
+def _apply(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutResult:
+    kept = _kept(plan.groups, bench)
+    new, pairs = rebuild(bench.description, kept)
+    figures = None
+    if proof:
+        samples, source = _samples(bench.description, batches)
+        figures = prove(bench.description, kept, new, samples, source)
+    carry_compilation(model, new.model, pairs, kept)
+    _warn_if_nothing(plan)
+    return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
+
+
+def _warn_if_nothing(plan: CutPlan) -> None:
+    if not any(group.removed for group in plan.groups):
+        reasons = list(dict.fromkeys(group.why for group in plan.groups if group.why))
+        warnings.warn(
+            f"Nothing was cut from {plan.model!r}: "
+            f"{'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
+            TargetNotReachedWarning,
+            stacklevel=4,
+        )
+
+
+def _kept(cuts: tuple[GroupCut, ...], bench: _Bench) -> Kept:
+    keep = np.ones(bench.units.num_units, np.bool_)
+    for group, own in zip(bench.groups, cuts, strict=True):
+        keep[group.units[list(own.removed)]] = False
+    return Kept(keep[bench.units.unit_of])
+
+
+def _samples(description: Description, batches: Any) -> tuple[Any, str]:
+    if batches is None:
+        return random_samples(description), "random"
+    batch = next(iter(itertools.islice(batches, 1)))
+    return tree.map_structure(lambda x: x[:_PROOF_SAMPLES], batch), "given"
