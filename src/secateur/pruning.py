@@ -240,7 +240,7 @@ def _tensor_report(
     if by_magnitude and (smallest is None or smallest > 0):
         num_zeros = num_removed
     else:
-        num_zeros = pruned.size - int(np.count_nonzero(pruned))
+        num_zeros = select_kernels.count_zeros(pruned)
     return TensorReport(
         name=name,
         shape=tuple(pruned.shape),

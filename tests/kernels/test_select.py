@@ -284,6 +284,18 @@ def test_statistics_of_a_mask_are_the_oracles(dtype, order):
 
 
 @everywhere
+@dtypes
+def test_zeros_of_both_signs_are_counted(dtype):
+    smallest = np.array([1], np.dtype(f"u{np.dtype(dtype).itemsize}")).view(dtype)
+    for size in [*TAIL_SIZES, 70_003]:
+        values = make([size], dtype, mostly_zero)[0]
+        assert select.count_zeros(values) == size - np.count_nonzero(values)
+        assert select.count_zeros(np.concatenate([values, smallest, -smallest])) == (
+            select.count_zeros(values)
+        )
+
+
+@everywhere
 def test_a_read_pass_sums_words():
     for size in [*TAIL_SIZES, 300_001]:
         array = np.random.default_rng(2).integers(0, 256, size, np.uint8)

@@ -254,6 +254,23 @@ def mask_statistics(values: Array, mask: Array, order: Order = "magnitude") -> C
     return CutStatistics(*_core.mask_statistics(bits[0], mask_bits, dtype, order_code))
 
 
+def count_zeros(array: Array) -> int:
+    """How many zeros of either sign an array holds, in one parallel read.
+
+    Args:
+        array: C-contiguous, float16, bfloat16, float32 or float64, any shape, without NaN.
+
+    Raises:
+        InvalidArgumentError: The array cannot be used; the message says why.
+
+    Example:
+        >>> count_zeros(np.float32([0.0, -0.0, 1.0]))
+        2
+    """
+    # The smallest number above zero has key 1.
+    return apply_cut([array], Cut(1, 0, 0))[0].num_removed
+
+
 def read_pass(array: Array) -> int:
     """Read an array once and do nothing else worth its time: the yardstick of all measurements.
 
