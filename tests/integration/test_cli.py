@@ -1,6 +1,7 @@
 """The command line in a process of its own: output, exit codes, one line of error."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,8 +15,10 @@ import secateur as sc
 
 def run(*arguments):
     command = [sys.executable, "-c", "import sys; from secateur.cli import main; sys.exit(main())"]
+    # The user's own log level would be respected; here it is ours to choose.
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=False
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, env=env
     )
 
 
