@@ -78,7 +78,17 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"secateur.{home}"), name)
+    try:
+        value = getattr(importlib.import_module(f"secateur.{home}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("keras", "tensorflow"):
+            raise
+        from secateur.errors import MissingDependencyError
+
+        raise MissingDependencyError(
+            f"secateur.{name} needs Keras, and {error.name} is not installed; "
+            "install it with: pip install 'secateur[tensorflow]'"
+        ) from error
     globals()[name] = value
     return value
 

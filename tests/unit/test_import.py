@@ -39,3 +39,18 @@ def test_public_names(name):
 def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'secater'"):
         _ = sc.secater
+
+
+def test_without_keras_the_error_says_what_to_install():
+    code = (
+        "sys.modules['keras'] = None; import secateur as sc\n"
+        "try: sc.prune\n"
+        "except sc.errors.MissingDependencyError as error: "
+        "assert 'secateur[tensorflow]' in str(error)\n"
+        "else: raise SystemExit('no error')"
+    )
+    script = f"import sys; {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
