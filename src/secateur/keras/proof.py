@@ -14,8 +14,9 @@ from keras.src import backend
 from secateur.errors import ProofError
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.describe import Description
-from secateur.keras.flatten import Constant, Source, Tensor
+from secateur.keras.flatten import Tensor
 from secateur.keras.rebuild import Rebuilt
+from secateur.keras.running import fill, input_values, last_uses, run_call
 from secateur.keras.variables import read_array
 from secateur.network import Axes
 
@@ -121,17 +122,10 @@ def run(
         watch: Called with every site and its outputs.
     """
     graph = description.graph
-    values: dict[int, Any] = {}
-    for tensor, value in zip(graph.inputs, tree.flatten(samples), strict=True):
-        values[id(tensor)] = ops.convert_to_tensor(value, dtype=tensor.dtype)
-    uses = _last_uses(description)
-
-    def given(leaf: Any) -> Any:
-        return values[id(leaf)] if isinstance(leaf, Tensor) else leaf
-
-    for number, site in enumerate(description.sites):
-        args = tree.map_structure(given, site.call.args)
-        kwargs = tree.map_structure(given, site.call.kwargs)
+    values = input_values(graph, samples)
+    uses = last_uses(graph.calls, graph.outputs)
+    for site, done in zip(description.sites, uses, strict=True):
+        args, kwargs = fill(values, site.call.args), fill(values, site.call.kwargs)
         outputs = tree.flatten(_call(site, args, kwargs, kept))
         outputs = [
             _hold(output, description.labels(tensor), kept)
@@ -141,31 +135,13 @@ def run(
             values[id(tensor)] = output
         if watch is not None:
             watch(site, outputs)
-        for identity in uses[number]:
+        for identity in done:
             values.pop(identity, None)
-    return tree.map_structure(given, graph.output_structure)
-
-
-def _last_uses(description: Description) -> list[list[int]]:
-    """Per call, the tensors that nobody needs after it."""
-    last: dict[int, int] = {}
-    for number, site in enumerate(description.sites):
-        for tensor in (*site.call.inputs, *site.call.outputs):
-            last[id(tensor)] = number
-    for tensor in description.graph.outputs:
-        last.pop(id(tensor), None)
-    uses: list[list[int]] = [[] for _ in description.sites]
-    for identity, number in last.items():
-        uses[number].append(identity)
-    return uses
+    return fill(values, graph.output_structure)
 
 
 def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
     operation = site.call.operation
-    if isinstance(operation, Source):
-        return ops.cast(ops.convert_to_tensor(operation.variable), site.call.outputs[0].dtype)
-    if isinstance(operation, Constant):
-        return ops.convert_to_tensor(operation.value)
     if site.reference is not None and any(
         kept.cuts(labels) for tensor in site.inputs for labels in site.known[id(tensor)]
     ):
@@ -173,9 +149,7 @@ def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
     held = [(variable, axis, labels) for variable, axis, labels in site.held if kept.cuts(labels)]
     if held:
         return _with_rows_zeroed(operation, held, args, kwargs, kept)
-    if isinstance(operation, keras.layers.Layer) and "training" in operation._call_context_args:
-        kwargs = {"training": False, **kwargs}
-    return operation(*args, **kwargs)
+    return run_call(site.call, args, kwargs)
 
 
 def _with_rows_zeroed(operation: Any, held: Any, args: Any, kwargs: Any, kept: Kept) -> Any:
