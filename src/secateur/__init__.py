@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from secateur.criteria import saliency
     from secateur.cut_plan import CutPlan
     from secateur.files import load, save
-    from secateur.keras import bind_plan, cut, plan_cut, plan_prune, prune, register_rule
+    from secateur.keras import (
+        bind_plan,
+        cut,
+        enforce_zeros,
+        keep_zeros,
+        plan_cut,
+        plan_prune,
+        prune,
+        register_rule,
+        release_zeros,
+    )
     from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
@@ -30,6 +40,8 @@ _HOMES = {
     "Unstructured": "patterns",
     "bind_plan": "keras",
     "cut": "keras",
+    "enforce_zeros": "keras",
+    "keep_zeros": "keras",
     "load": "files",
     "load_arrays": "storage",
     "num_threads": "_kernels.native.runtime",
@@ -40,6 +52,7 @@ _HOMES = {
     "prune": "keras",
     "prune_arrays": "pruning",
     "register_rule": "keras",
+    "release_zeros": "keras",
     "saliency": "criteria",
     "save": "files",
     "select": "selection",
@@ -55,6 +68,8 @@ __all__ = [
     "Unstructured",
     "bind_plan",
     "cut",
+    "enforce_zeros",
+    "keep_zeros",
     "load",
     "load_arrays",
     "num_threads",
@@ -65,6 +80,7 @@ __all__ = [
     "prune",
     "prune_arrays",
     "register_rule",
+    "release_zeros",
     "saliency",
     "save",
     "select",

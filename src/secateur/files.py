@@ -14,6 +14,7 @@ from secateur.pruning import Pruned
 from secateur.storage import load_arrays, read_header, save_arrays
 
 _KERAS_CONFIG = "keras_config"
+_KEPT_ZEROS = "kept_zeros"
 
 
 def save(path: str | os.PathLike[str], what: Any) -> None:
@@ -46,8 +47,12 @@ def save(path: str | os.PathLike[str], what: Any) -> None:
     if isinstance(what, Mapping):
         save_arrays(path, {str(name): array for name, array in what.items()})
         return
-    config, arrays = _keras_files().model_to_file_parts(getattr(what, "model", what))
-    save_arrays(path, arrays, metadata={_KERAS_CONFIG: config})
+    model = getattr(what, "model", what)
+    config, arrays = _keras_files().model_to_file_parts(model)
+    kept = _keras_files().kept_names(model)
+    save_arrays(
+        path, arrays, metadata={_KERAS_CONFIG: config, **({_KEPT_ZEROS: kept} if kept else {})}
+    )
 
 
 def load(
@@ -65,7 +70,8 @@ def load(
         max_bytes: Refuse files whose decoded tensors take more; None for no limit of our own.
 
     Returns:
-        A Keras model with bit-equal weights (compiled if it was), or a dict of name -> ndarray.
+        A Keras model with bit-equal weights (compiled if it was; zeros that were kept through training
+        are kept again), or a dict of name -> ndarray.
 
     Raises:
         FileFormatError: The file is truncated, damaged, hostile, or too large when decoded.
@@ -81,7 +87,10 @@ def load(
         return read_all()
     shapes = {info.name: (info.shape, info.dtype.name) for info in header.tensors}
     config = header.metadata[_KERAS_CONFIG]
-    return _keras_files().model_from_file_parts(config, shapes, read_all, custom_objects)
+    model = _keras_files().model_from_file_parts(config, shapes, read_all, custom_objects)
+    if _KEPT_ZEROS in header.metadata:
+        _keras_files().keep_named(model, header.metadata[_KEPT_ZEROS])
+    return model
 
 
 def holds_model(path: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from secateur.keras.cut_rules import register_rule
 from secateur.keras.cutting import CutResult, bind_plan, cut, plan_cut
+from secateur.keras.keeping import enforce_zeros, keep_zeros, release_zeros
 from secateur.keras.model_arrays import model_arrays
 from secateur.keras.pruning import ModelPrunePlan, Result, plan_prune, prune
 from secateur.keras.rules import register_layer
@@ -13,11 +14,14 @@ __all__ = [
     "Result",
     "bind_plan",
     "cut",
+    "enforce_zeros",
     "find_tensors",
+    "keep_zeros",
     "model_arrays",
     "plan_cut",
     "plan_prune",
     "prune",
     "register_layer",
     "register_rule",
+    "release_zeros",
 ]

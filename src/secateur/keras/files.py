@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.arrays import Array
 from secateur.errors import ArgumentTypeError, FileFormatError
+from secateur.keras.keeping import keep_zeros, kept_masks
 from secateur.keras.model_config import describe_model, model_from_config
+from secateur.keras.tensors import find_tensors
+from secateur.keras.variables import read_array
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -57,6 +61,33 @@ def model_from_file_parts(
     return model_from_config(
         _unpacked(config), shapes, custom_objects=custom_objects, values=lambda name: arrays()[name]
     )
+
+
+def kept_names(model: Model) -> str:
+    """Names of the weights whose zeros are kept through training, as text; "" for none."""
+    names = list(kept_masks(model))
+    return json.dumps(names) if names else ""
+
+
+def keep_named(model: Model, text: str) -> None:
+    """Keep the zeros of weights that a file names.
+
+    Args:
+        model: The model of the file.
+        text: What `kept_names` gave; not trusted.
+
+    Raises:
+        FileFormatError: It is no list of names of this model's weights.
+    """
+    tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
+    try:
+        names = json.loads(text)
+        masks = {name: read_array(tensors[name].variable) != 0 for name in names}
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise FileFormatError(
+            f"The file's list of weights with kept zeros is damaged: {error!r}."
+        ) from error
+    keep_zeros(model, masks)
 
 
 def _packed(config: str) -> str:

@@ -11,6 +11,7 @@ from secateur.criteria import Criterion, Path, get_criterion
 from secateur.errors import InvalidArgumentError
 from secateur.keras.chains import require_chain
 from secateur.keras.cloning import clone_model
+from secateur.keras.keeping import keep_zeros
 from secateur.keras.selecting import Selector, resolve_targets, select_tensors
 from secateur.keras.tensors import FoundTensors, WeightTensor, find_tensors
 from secateur.keras.variables import empty_like, give_array, read_array
@@ -287,4 +288,5 @@ def _apply(
     masks, report = apply_plan(plan, tensors, out, ranked=ranked, progress=progress)
     for name in masks:  # nothing is written before everything is known
         give_array(by_name[name].variable, out[name])
+    keep_zeros(model, masks)
     return Result(model, masks, PruneReport(report.tensors, left), plan)
