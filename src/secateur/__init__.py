@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from secateur.cut_plan import CutPlan
     from secateur.files import load, save
     from secateur.keras import (
+        Pruning,
         bind_plan,
         cut,
         enforce_zeros,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CutPlan": "cut_plan",
     "NM": "patterns",
+    "Pruning": "keras",
     "Block": "patterns",
     "Unstructured": "patterns",
     "bind_plan": "keras",
@@ -65,6 +67,7 @@ __all__ = [
     "NM",
     "Block",
     "CutPlan",
+    "Pruning",
     "Unstructured",
     "bind_plan",
     "cut",
@@ -90,7 +93,12 @@ __all__ = [
 ]
 
 
+_ROOMS = ("schedules",)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"secateur.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")

@@ -41,6 +41,10 @@ class FileFormatError(SecateurError, ValueError):
     """A file is truncated, damaged, hostile or not one of ours."""
 
 
+class TargetNotReachedError(SecateurError, RuntimeError):
+    """Training or compression ended with less removed than was asked for; nothing was lost."""
+
+
 class MissingDependencyError(SecateurError, ImportError):
     """An optional package is needed for this call; the message names the extra that installs it."""
 

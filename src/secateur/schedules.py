@@ -99,8 +99,8 @@ class Linear(_Ramp):
     """Grows evenly.
 
     Example:
-        >>> Linear(0.8, end=4).at(1)
-        0.2
+        >>> Linear(0.5, end=4).at(2)
+        0.25
     """
 
     def _left(self, share: float) -> float:
@@ -115,8 +115,8 @@ class Cubic(_Ramp):
         Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878), eq. 1.
 
     Example:
-        >>> Cubic(0.8, end=2).at(1)
-        0.7
+        >>> Cubic(0.5, end=2).at(1)
+        0.4375
     """
 
     def _left(self, share: float) -> float:

@@ -7,10 +7,12 @@ from secateur.keras.model_arrays import model_arrays
 from secateur.keras.pruning import ModelPrunePlan, Result, plan_prune, prune
 from secateur.keras.rules import register_layer
 from secateur.keras.tensors import find_tensors
+from secateur.keras.training import Pruning
 
 __all__ = [
     "CutResult",
     "ModelPrunePlan",
+    "Pruning",
     "Result",
     "bind_plan",
     "cut",

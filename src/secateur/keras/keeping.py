@@ -103,19 +103,18 @@ def keep_zeros(model: Model, masks: Mapping[str, Array] | None = None) -> dict[s
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
-        >>> model.layers[0].kernel.assign([[0.0, 1.0], [0.0, 1.0]])
+        >>> model.set_weights([np.array([[0.0, 1.0], [0.0, 1.0]]), np.ones(2)])
         >>> keep_zeros(model)
         {'out/kernel': 2}
     """
     tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
     chosen = _zeros_of(tensors) if masks is None else _checked(masks, tensors)
-    kept = {}
+    kept, new = {}, False
     for name, mask in chosen.items():
-        variable: Any = tensors[name].variable
-        _release(variable)
-        variable.constraint = KeepZeros(mask, variable.constraint, model)
-        variable.constraint.enforce(variable)
+        new = _hold(tensors[name].variable, mask, model) or new
         kept[name] = mask.size - int(np.count_nonzero(mask))
+    if new:
+        trace_again(model)
     return kept
 
 
@@ -141,6 +140,7 @@ def release_zeros(model: Model) -> list[str]:
     names = list(kept_masks(model))
     for variable in _held(model):
         _release(variable)
+    trace_again(model)
     return names
 
 
@@ -156,6 +156,30 @@ def kept_masks(model: Model) -> dict[str, Array]:
         for tensor in find_tensors(model).tensors
         if id(tensor.variable) in held
     }
+
+
+def _hold(variable: Any, mask: Array, model: Any) -> bool:
+    """Hold a variable at zero; says whether its constraint is another one than before."""
+    held = variable.constraint
+    same = isinstance(held, KeepZeros) and held._owner() is model
+    if same:
+        # A training step that was traced with this mask reads the new one.
+        held.mask.assign(mask)
+    else:
+        _release(variable)
+        variable.constraint = KeepZeros(mask, variable.constraint, model)
+    variable.constraint.enforce(variable)
+    return not same
+
+
+def trace_again(model: Any) -> None:
+    """Let go of a training step that was traced before constraints or optimizer were as they are.
+
+    Args:
+        model: A Keras model; callbacks may do this while `fit` is about to begin.
+    """
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
 
 
 def _held(model: Any) -> list[Any]:
