@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 ROOT = -1
 OUTSIDE = -2
@@ -47,7 +48,7 @@ class DominatorTree:
             if outside is not None and outside[node]:
                 continue
             inside = [other for other in before if self.parent[other] != OUTSIDE]
-            self._hang(node, self._meet(inside))
+            self._hang(node, self.common(inside))
         self._number()
 
     def _hang(self, node: int, parent: int) -> None:
@@ -64,7 +65,8 @@ class DominatorTree:
     def _height(self, node: int) -> int:
         return 0 if node == ROOT else self._depth[node] + 1
 
-    def _meet(self, nodes: Sequence[int]) -> int:
+    def common(self, nodes: Sequence[int]) -> int:
+        """The nearest node that dominates all of these; ROOT where there is none."""
         if not nodes:
             return ROOT
         common = nodes[0]
@@ -255,7 +257,7 @@ def _smallest(
     alike: Sequence[Hashable],
     heavy: Sequence[Hashable],
 ) -> list[Region]:
-    steps = [tree.between(one, two) + [two] for one, two in zip(stops, stops[1:], strict=False)]
+    steps = [tree.between(one, two) + [two] for one, two in pairwise(stops)]
     weighs = [any(heavy[node] is not None for node in step) for step in steps]
     last_like: dict[Hashable, int] = {}
     taken: list[tuple[int, int]] = []

@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from keras import tree
 
-from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
+from secateur.bypass_plan import BypassTarget, bypass_kinds, choose_bypasses, split_keep
+from secateur.cut_plan import Choice, CutPlan, CutTarget, carried_over, choose
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
-from secateur.groups import Group, Units, groups_of, solve
+from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
-from secateur.keras.cut_rules import Kept, is_leaf, opener_of
 from secateur.keras.data import calibration_data, input_signature
-from secateur.keras.describe import Description, describe
-from secateur.keras.flatten import flatten
+from secateur.keras.describe import Description
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
-from secateur.keras.variables import read_array
+from secateur.keras.reducing import settle
+from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
 _PROOF_SAMPLES = 32
@@ -56,16 +56,6 @@ class CutResult:
         return f"{before:,} -> {after:,} parameters ({gone:.1%} gone)\n{proof}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """Everything known about one model, ready to plan and apply."""
-
-    description: Description
-    units: Units
-    groups: list[Group]
-    names: list[str]
-
-
 def plan_cut(
     model: keras.Model,
     data: Any = None,
@@ -90,18 +80,24 @@ def plan_cut(
         model: A built Keras model: Sequential, functional, subclassed, nested.
         data: Calibration samples: an array, list or dict of arrays, generator, tf.data.Dataset or
             PyDataset.
-        threshold: Subnetworks whose output (without data: weight norm) is strictly below it go.
-        ratio: Fraction of each layer's units that goes.
-        keep: Layer name -> number of units that stay.
-        relative: `threshold` counts in multiples of the layer's mean output.
+        threshold: Subnetworks whose output (without data: weight norm) is strictly below it go:
+            units, and on data residual branches, too.
+        ratio: Fraction of each layer's units that goes; of the branches, layers and blocks, where
+            `granularity` names them.
+        keep: Layer name -> number of units that stay; "branches", "layers" or "blocks" -> how many
+            of those stay.
+        relative: `threshold` counts in multiples of the mean output of the layer, or of all
+            branches, layers or blocks.
         scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's
             mean.
         measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
             (default), "incoming", "outgoing" norms of the weights.
         align: Kept widths are multiples of it; 1 switches rounding off.
-        granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head",
-            "embedding".
-        include: Names of layers that may lose units (wildcards allowed).
+        granularity: What may go, of "neuron", "channel", "unit", "head", "embedding" and "branch"
+            (an operand of a sum), "layer" (where what goes in and comes out is alike), "block" (a
+            larger such part, as of a transformer). Default: all kinds of units; with a `threshold`
+            that is not relative and data, branches too.
+        include: Names of layers that may lose units or go (wildcards allowed).
         exclude: Names of layers that stay whole.
         batch_size: For data given as arrays.
         max_samples: Read no more than so many samples.
@@ -124,29 +120,56 @@ def plan_cut(
         8
     """
     _check_model(model)
-    target = CutTarget(threshold, ratio, keep, relative, scope)
+    counts, unit_counts = split_keep(keep)
+    target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     choice = Choice(align, granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
+    absolute = threshold is not None and not relative and data is not None
+    bypassing = BypassTarget(
+        bypass_kinds(choice.granularity, absolute, counts, measure),
+        threshold,
+        relative,
+        ratio,
+        counts if keep is not None else None,
+        include,
+        tuple([exclude] if isinstance(exclude, str) else exclude),
+        tuple(unit_counts),
+    )
     sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
-    bench = _bench(model, sample)
+    bench = open_bench(model, sample)
     batches = None
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
-        per_unit = measure_outputs(bench.description, bench.units, batches, measure)
-    else:
-        per_unit = weight_scores(
-            bench.description.network,
-            bench.units,
-            _arrays(bench.description),
-            measure,  # type: ignore[arg-type]
-        )
+    offered = [one for one in bench.candidates if one.offer.kind in bypassing.kinds]
+    meter = BypassMeter(offered)
+    per_unit = _unit_scores(bench, batches, measure, meter)
+    outputs = weight_outputs(offered) if batches is None else meter.outputs(measure)
+    chosen = choose_bypasses([one.offer for one in offered], outputs, bypassing)
+    bypasses = settle(bench.graph, bench.candidates, chosen)
+    plan = CutPlan(model.name, measure, (), bypasses=bypasses)
+    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
+    smaller = without(bench, plan.bypassed)
+    if smaller is not bench:
+        # What is left is scored as it runs without the rest.
+        per_unit = _unit_scores(smaller, batches, measure, BypassMeter(()))
     scores = {
-        name: per_unit[group.units] for name, group in zip(bench.names, bench.groups, strict=True)
+        name: per_unit[group.units]
+        for name, group in zip(smaller.names, smaller.groups, strict=True)
     }
-    cuts = choose(bench.groups, scores, target, choice)
-    plan = CutPlan(model.name, measure, cuts, bench.description.walls)
-    return _bound(plan, model, bench, batches, proof)
+    cuts = choose(smaller.groups, scores, target, choice, known)
+    plan = replace(plan, groups=cuts, walls=smaller.description.walls)
+    return _bound(plan, model, smaller, batches, proof)
+
+
+def _unit_scores(
+    bench: Bench, batches: Any, measure: str, meter: BypassMeter
+) -> npt.NDArray[np.float64]:
+    """Per unit, what it emits on data, or a norm of its weights."""
+    if batches is not None:
+        return measure_outputs(bench.description, bench.units, batches, measure, meter)
+    arrays = weight_arrays(bench.description)
+    return weight_scores(bench.description.network, bench.units, arrays, measure)  # type: ignore[arg-type]
 
 
 def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
@@ -190,7 +213,20 @@ def bind_plan(
         InvalidArgumentError: The plan was made for other layers.
     """
     _check_model(model)
-    bench = _bench(model, _first(data) if data is not None else None)
+    bench = open_bench(model, _first(data) if data is not None else None)
+    offers = {one.name: one.offer for one in bench.candidates}
+    for bypass in plan.bypasses:
+        offer = offers.get(bypass.name)
+        if offer is None or (offer.kind, offer.makers) != (bypass.kind, bypass.makers):
+            raise InvalidArgumentError(
+                f"This plan was made for another model: {bypass.name!r} is not there or holds other "
+                "layers. Make a new plan."
+            )
+        if bypass.removed and offer.reason:
+            raise InvalidArgumentError(
+                f"The plan bypasses {bypass.name!r}, which must stay: {offer.reason}."
+            )
+    bench = without(bench, plan.bypassed)
     found = [(n, g.makers, len(g.units)) for n, g in zip(bench.names, bench.groups, strict=True)]
     planned = [(cut.name, cut.makers, cut.width) for cut in plan.groups]
     if found != planned:
@@ -229,21 +265,6 @@ def _check_measure(measure: str, has_data: bool) -> None:
         )
 
 
-def _bench(model: keras.Model, sample: Any) -> _Bench:
-    description = describe(flatten(model, is_leaf, opener_of, sample))
-    units = solve(description.network)
-    groups = groups_of(description.network, units)
-    return _Bench(description, units, groups, unique_names(groups))
-
-
-def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
-    arrays = {}
-    for site in description.sites:
-        for variable, _ in site.weights:
-            arrays[site.keys[id(variable)]] = read_array(variable).astype(np.float32)
-    return arrays
-
-
 def _first(data: Any) -> Any:
     """One batch of raw data, to learn the shapes that a subclassed model takes."""
     if hasattr(data, "shape") or isinstance(data, (list, dict)):
@@ -276,38 +297,42 @@ def _batches(
     return calibration_data(signature, data, batch_size, max_samples=max_samples)
 
 
-def _bound(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutPlan:
-    return replace(plan, binding=lambda own: _apply(own, model, bench, batches, proof))
+def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:
+    def regroup(own: CutPlan) -> CutPlan:
+        smaller = without(bench, own.bypassed)
+        cuts = carried_over(smaller.groups, own.groups)
+        edited = replace(own, groups=cuts, walls=smaller.description.walls)
+        return _bound(edited, model, smaller, batches, proof)
+
+    return replace(
+        plan,
+        binding=lambda own: _apply(own, model, bench, batches, proof),
+        regrouping=regroup,
+    )
 
 
-def _apply(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutResult:
-    kept = _kept(plan.groups, bench)
+def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutResult:
+    kept = kept_slots(plan.groups, bench)
     new, pairs = rebuild(bench.description, kept)
     figures = None
     if proof:
-        samples, source = _samples(bench.description, batches)
-        figures = prove(bench.description, kept, new, samples, source)
+        samples, source = _samples(bench.original, batches)
+        figures = prove(bench.original, kept, new, samples, source)
     carry_compilation(model, new.model, pairs, kept)
     _warn_if_nothing(plan)
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
 
 
 def _warn_if_nothing(plan: CutPlan) -> None:
-    if not any(group.removed for group in plan.groups):
-        reasons = list(dict.fromkeys(group.why for group in plan.groups if group.why))
+    if not plan.bypassed and not any(group.removed for group in plan.groups):
+        whys = [*(own.why for own in plan.bypasses), *(group.why for group in plan.groups)]
+        reasons = list(dict.fromkeys(why for why in whys if why))
         warnings.warn(
             f"Nothing was cut from {plan.model!r}: "
             f"{'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
             TargetNotReachedWarning,
             stacklevel=4,
         )
-
-
-def _kept(cuts: tuple[GroupCut, ...], bench: _Bench) -> Kept:
-    keep = np.ones(bench.units.num_units, np.bool_)
-    for group, own in zip(bench.groups, cuts, strict=True):
-        keep[group.units[list(own.removed)]] = False
-    return Kept(keep[bench.units.unit_of])
 
 
 def _samples(description: Description, batches: Any) -> tuple[Any, str]:
