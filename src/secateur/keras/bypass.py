@@ -108,7 +108,8 @@ def _branches(flow: Flow) -> Iterator[Found]:
                 continue
             others = [other for other in operands if other is not operand]
             alone = not any(carries_sum(flow, total, other) for other in others)
-            yield "branch", operand, None, total, calls, _NO_OTHER if alone else ""
+            reason = _NO_OTHER if alone else _reads_alone(flow, operand)
+            yield "branch", operand, None, total, calls, reason
 
 
 def _is_branch_end(flow: Flow, total: Call, position: int, operand: Any) -> bool:
@@ -118,6 +119,13 @@ def _is_branch_end(flow: Flow, total: Call, position: int, operand: Any) -> bool
     if position == 0 and _kind(total) == "Subtract":
         return False
     return flow.reads[id(operand)] == 1 and flow.carries[flow.node(operand)]
+
+
+def _reads_alone(flow: Flow, operand: Tensor) -> str:
+    nodes = flow.after.exclusive(flow.node(operand))
+    symbols = tree.flatten(flow.graph.input_structure)
+    alone = [str(symbols[node].name) for node in nodes if node < len(symbols)]
+    return f"nothing else reads the input {alone[0]!r}" if alone else ""
 
 
 def summands(call: Call) -> list[Any]:

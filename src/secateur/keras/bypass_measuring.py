@@ -118,7 +118,8 @@ def weight_outputs(candidates: Sequence[Candidate]) -> dict[str, float]:
 def _last_weights(one: Candidate) -> float:
     call = next(call for call in reversed(one.calls) if weights_of(call))
     arrays = [(str(v.name), read_array(v).astype(np.float64)) for v in weights_of(call)]
-    matrices = [array for _, array in arrays if array.ndim >= 2]
+    rank = max(array.ndim for _, array in arrays)  # The bias of a projection to heads has two axes.
+    matrices = [array for _, array in arrays if array.ndim == rank >= 2]
     if matrices:
         shape = call.outputs[0].shape
         width = shape[channel_axis(call.operation, len(shape))] or matrices[-1].shape[-1]

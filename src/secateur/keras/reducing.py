@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from secateur.errors import InvalidArgumentError
 from secateur.keras.bypass import Candidate, carries_sum, summands
 from secateur.keras.flatten import Call, Graph, Tensor
 from secateur.keras.flow import Flow
+from secateur.regions import ROOT
 
 
 @dataclass(eq=False)
@@ -53,7 +54,7 @@ def reduced(graph: Graph, chosen: Sequence[Candidate]) -> Reduction:
         return Reduction(graph, graph, heirs={id(call): call for call in graph.calls})
     result = Reduction(graph, graph, frozenset(one.name for one in chosen))
     zero: set[int] = set()
-    for one in chosen:
+    for one in sorted(chosen, key=_extent):
         result.instead[id(one.exit)] = one.entry
         if one.entry is None:
             zero.add(id(one.exit))
@@ -71,6 +72,11 @@ def reduced(graph: Graph, chosen: Sequence[Candidate]) -> Reduction:
     new.calls = _alive(calls, new.outputs)
     result.graph = new
     return result
+
+
+def _extent(one: Candidate) -> tuple[bool, int]:
+    """Of those with one end the last by this order takes the others along."""
+    return one.entry is None, len(one.calls)
 
 
 def _now(leaf: Any, reduction: Reduction) -> Any:
@@ -166,61 +172,89 @@ def _held_by_sums(flow: Flow, going: Sequence[Candidate]) -> dict[str, str]:
 
 
 def _held_by_inputs(flow: Flow, going: Sequence[Candidate]) -> dict[str, str]:
-    """Give back the strongest as long as an output is no longer reached from some input."""
-    reach = _Reach(flow, {})
-    before = [tensor for tensor in flow.graph.inputs if reach.holds(tensor)]
-    reach = _Reach(flow, {id(one.exit): one.entry for one in going})
+    """For every input that no output would depend on any more, what has to stay so that one does."""
+    before = _Reach(flow, ())
+    inputs = [tensor for tensor in flow.graph.inputs if before.holds(tensor)]
+    names = dict(zip(map(id, flow.graph.inputs), _input_names(flow.graph), strict=True))
     held: dict[str, str] = {}
-    waiting, helped = list(going), True
-    while waiting and helped:
-        helped, skipped = False, []
-        for one in waiting:
-            lost = [number for number, x in enumerate(before) if not reach.holds(x)]
-            if not lost:
-                return held
-            if not reach.give_back(one):
-                skipped.append(one)  # inside of another one, or nothing new comes through it
-                continue
-            helped = True
-            name = tree.flatten(flow.graph.input_structure)[lost[0]].name
-            held[one.name] = f"held back: without it less depends on the input {name!r}"
-        waiting = skipped
+    for tensor in inputs:
+        left = [one for one in going if one.name not in held]
+        for one in _needed(flow, left, tensor):
+            held[one.name] = (
+                f"held back: without it nothing depends on the input {names[id(tensor)]!r}"
+            )
     return held
 
 
-class _Reach:
-    """Which tensors reach an output by their values, while bypassed parts are given back."""
+def _input_names(graph: Graph) -> list[str]:
+    return [str(symbol.name) for symbol in tree.flatten(graph.input_structure)]
 
-    def __init__(self, flow: Flow, instead: Mapping[int, Tensor | None]) -> None:
+
+def _needed(flow: Flow, going: Sequence[Candidate], tensor: Tensor) -> list[Candidate]:
+    """Give back the strongest until the tensor is reached; of those, what lies on the way to it."""
+    reach = _Reach(flow, going)
+    waiting, helped = list(going), True
+    while waiting and helped and not reach.holds(tensor):
+        skipped: list[Candidate] = []
+        for one in waiting:
+            if reach.holds(tensor):
+                break
+            if not reach.give_back(one):
+                skipped.append(one)  # It lies inside of another one.
+        helped, waiting = len(skipped) < len(waiting), skipped
+    return reach.given_back_on_the_way(tensor)
+
+
+class _Reach:
+    """Which nodes reach an output by their values, while bypassed parts are given back.
+
+    Args:
+        flow: The graph.
+        going: Parts that are bypassed.
+    """
+
+    def __init__(self, flow: Flow, going: Sequence[Candidate]) -> None:
         self._flow = flow
-        self._instead = dict(instead)
-        self._reached: set[int] = set()
-        self._spread([flow.node(tensor) for tensor in flow.graph.outputs])
+        self._going: dict[int, list[Candidate]] = {}
+        for one in sorted(going, key=_extent):
+            self._going.setdefault(flow.node(one.exit), []).append(one)
+        self._given: dict[int, list[Candidate]] = {}
+        self._reader: dict[int, int] = {}
+        self._spread([(flow.node(tensor), ROOT) for tensor in flow.graph.outputs])
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether an output depends on the values of this tensor."""
-        return self._flow.node(tensor) in self._reached
+        return self._flow.node(tensor) in self._reader
 
     def give_back(self, one: Candidate) -> bool:
-        """Count a bypassed part as there again; False where that makes no difference."""
+        """Count a bypassed part as there again; False where what it leads to is not there itself."""
         node = self._flow.node(one.exit)
-        if node not in self._reached:
+        if node not in self._reader:
             return False
-        self._instead.pop(id(one.exit), None)
-        size = len(self._reached)
-        self._spread(self._flow.predecessors[node])
-        return len(self._reached) > size
+        self._going[node].remove(one)
+        self._given.setdefault(node, []).append(one)
+        self._spread(self._sources(node))
+        return True
 
-    def _spread(self, nodes: Sequence[int]) -> None:
-        stack = list(nodes)
-        while stack:
-            node = stack.pop()
-            if node in self._reached or not self._flow.carries[node]:
+    def given_back_on_the_way(self, tensor: Tensor) -> list[Candidate]:
+        """What was given back and leads from this tensor to an output."""
+        node, found = self._flow.node(tensor), []
+        while node in self._reader:
+            found += self._given.get(node, [])
+            node = self._reader[node]
+        return found
+
+    def _spread(self, nodes: list[tuple[int, int]]) -> None:
+        while nodes:
+            node, reader = nodes.pop()
+            if node in self._reader or not self._flow.carries[node]:
                 continue
-            self._reached.add(node)
-            item = self._flow.items[node]
-            if id(item) in self._instead:
-                entry = self._instead[id(item)]
-                stack += [] if entry is None else [self._flow.node(entry)]
-            else:
-                stack += self._flow.predecessors[node]
+            self._reader[node] = reader
+            nodes += self._sources(node)
+
+    def _sources(self, node: int) -> list[tuple[int, int]]:
+        """What a node depends on as things stand, each with the node itself."""
+        if not self._going.get(node):
+            return [(other, node) for other in self._flow.predecessors[node]]
+        entry = self._going[node][-1].entry
+        return [] if entry is None else [(self._flow.node(entry), node)]
