@@ -82,7 +82,9 @@ def _candidate(
     name = f"{kind}:{first}"
     seen[name] = seen.get(name, 0) + 1
     unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
-    if not reason and any(_makes_mask(call) for call in calls):
+    masked = exit_.masked if total is None else total.outputs[0].masked
+    made = (entry is not None and not entry.masked) or any(_makes_mask(call) for call in calls)
+    if not reason and masked and made:
         reason = _MASKS
     return Candidate(Offer(unique, kind, makers, reason), exit_, entry, total, calls)
 
@@ -104,7 +106,7 @@ def _branches(flow: Flow) -> Iterator[Found]:
             if not _is_branch_end(flow, total, position, operand):
                 continue
             calls = flow.exclusive(operand)
-            if not any(weights_of(call) for call in calls):
+            if not any(weights_of(call) for call in calls) or _goes_through(flow, operand, calls):
                 continue
             others = [other for other in operands if other is not operand]
             alone = not any(carries_sum(flow, total, other) for other in others)
@@ -119,6 +121,21 @@ def _is_branch_end(flow: Flow, total: Call, position: int, operand: Any) -> bool
     if position == 0 and _kind(total) == "Subtract":
         return False
     return flow.reads[id(operand)] == 1 and flow.carries[flow.node(operand)]
+
+
+def _goes_through(flow: Flow, operand: Tensor, calls: list[Call]) -> bool:
+    """Whether an operand is a sum itself, with an operand from outside: the stream, not a branch."""
+    own = {id(tensor) for call in calls for tensor in call.outputs}
+    maker = {id(tensor): call for call in calls for tensor in call.outputs}
+    waiting: list[Any] = [operand]
+    while waiting:
+        tensor = waiting.pop()
+        if not isinstance(tensor, Tensor) or not flow.carries[flow.node(tensor)]:
+            continue
+        if id(tensor) not in own:
+            return True
+        waiting += summands(maker[id(tensor)])
+    return False
 
 
 def _reads_alone(flow: Flow, operand: Tensor) -> str:
@@ -147,12 +164,13 @@ def _kind(call: Call) -> str:
 
 
 def carries_sum(flow: Flow, total: Call, operand: Any) -> bool:
-    """Whether an operand alone keeps the sum's shape and dtype, and depends on the data."""
+    """Whether an operand alone keeps the sum's shape, dtype and mask, and depends on the data."""
     out = total.outputs[0]
     return (
         isinstance(operand, Tensor)
         and operand.shape == out.shape
         and operand.dtype == out.dtype
+        and (operand.masked or not out.masked)
         and flow.carries[flow.node(operand)]
     )
 

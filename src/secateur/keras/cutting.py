@@ -214,18 +214,7 @@ def bind_plan(
     """
     _check_model(model)
     bench = open_bench(model, _first(data) if data is not None else None)
-    offers = {one.name: one.offer for one in bench.candidates}
-    for bypass in plan.bypasses:
-        offer = offers.get(bypass.name)
-        if offer is None or (offer.kind, offer.makers) != (bypass.kind, bypass.makers):
-            raise InvalidArgumentError(
-                f"This plan was made for another model: {bypass.name!r} is not there or holds other "
-                "layers. Make a new plan."
-            )
-        if bypass.removed and offer.reason:
-            raise InvalidArgumentError(
-                f"The plan bypasses {bypass.name!r}, which must stay: {offer.reason}."
-            )
+    _check_bypasses(plan, bench)
     bench = without(bench, plan.bypassed)
     found = [(n, g.makers, len(g.units)) for n, g in zip(bench.names, bench.groups, strict=True)]
     planned = [(cut.name, cut.makers, cut.width) for cut in plan.groups]
@@ -248,6 +237,21 @@ def bind_plan(
 def _check_model(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ArgumentTypeError(f"cut needs a keras.Model, got {type(model).__name__}.")
+
+
+def _check_bypasses(plan: CutPlan, bench: Bench) -> None:
+    offers = {one.name: one.offer for one in bench.candidates}
+    for bypass in plan.bypasses:
+        offer = offers.get(bypass.name)
+        if offer is None or (offer.kind, offer.makers) != (bypass.kind, bypass.makers):
+            raise InvalidArgumentError(
+                f"This plan was made for another model: {bypass.name!r} is not there or holds other "
+                "layers. Make a new plan."
+            )
+        if bypass.removed and offer.reason:
+            raise InvalidArgumentError(
+                f"The plan bypasses {bypass.name!r}, which must stay: {offer.reason}."
+            )
 
 
 def _check_measure(measure: str, has_data: bool) -> None:
@@ -299,6 +303,7 @@ def _batches(
 
 def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:
     def regroup(own: CutPlan) -> CutPlan:
+        _check_bypasses(own, bench)
         smaller = without(bench, own.bypassed)
         cuts = carried_over(smaller.groups, own.groups)
         edited = replace(own, groups=cuts, walls=smaller.description.walls)

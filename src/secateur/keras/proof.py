@@ -149,11 +149,18 @@ def run(
 
 
 def _instead(value: Any, tensor: Tensor, description: Description, values: Any) -> Any:
-    """What a tensor counts as: itself, zero (without its mask), or another tensor."""
+    """What a tensor counts as: itself, zero, or another tensor; masked if it is masked itself."""
     if id(tensor) not in description.instead:
         return value
     other = description.instead[id(tensor)]
-    return ops.zeros_like(value) if other is None else values[id(other)]
+    mask = backend.get_keras_mask(value)
+    if other is None:
+        value = ops.zeros_like(value)
+        if mask is not None:
+            backend.set_keras_mask(value, mask)
+        return value
+    value = values[id(other)]
+    return ops.copy(value) if mask is None else value
 
 
 def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.ops.numpy import Multiply
+from keras.src.ops.numpy import Copy
 
 from secateur.bypass_plan import Bypass
 from secateur.errors import InvalidArgumentError
@@ -54,19 +54,26 @@ def reduced(graph: Graph, chosen: Sequence[Candidate]) -> Reduction:
         return Reduction(graph, graph, heirs={id(call): call for call in graph.calls})
     result = Reduction(graph, graph, frozenset(one.name for one in chosen))
     zero: set[int] = set()
+    unmasked: dict[int, list[Call]] = {}
     for one in sorted(chosen, key=_extent):
         result.instead[id(one.exit)] = one.entry
         if one.entry is None:
             zero.add(id(one.exit))
-        else:
-            result._alias[id(one.exit)] = one.entry
+            continue
+        result._alias[id(one.exit)] = one.entry
+        if one.entry.masked and not one.exit.masked:
+            copied = _Steps(one.exit)
+            result._alias[id(one.exit)] = copied.then(Copy(), (one.entry,), False)
+            unmasked[id(one.exit)] = copied.calls
     flow = Flow(graph)
-    calls = []
+    calls: list[Call] = []
     for call in graph.calls:
         heirs = _heirs(call, zero, result, flow)
         if len(heirs) == 1 and heirs[0].operation is call.operation:
             result.heirs[id(call)] = heirs[0]
         calls += heirs
+        for tensor in call.outputs:
+            calls += [_readdressed(own, result) for own in unmasked.get(id(tensor), ())]
     structure = tree.map_structure(lambda leaf: _now(leaf, result), graph.output_structure)
     new = replace(graph, output_structure=structure)
     new.calls = _alive(calls, new.outputs)
@@ -95,23 +102,37 @@ def _heirs(call: Call, zero: set[int], reduction: Reduction, flow: Flow) -> list
         )
     now = [_now(operand, reduction) for operand in left]
     out = call.outputs[0]
+    steps, value = _Steps(out), now[0]
+    if len(now) > 1:
+        value = steps.then(call.operation, (now,), all(operand.masked for operand in now))
     if isinstance(call.operation, keras.layers.Average):
-        return _share(call, now, len(operands))
-    if len(now) == 1:
-        reduction._alias.setdefault(id(out), now[0])
-        return []
-    return [replace(call, args=(now,), kwargs={})]
+        # What is left is an average over fewer; the operands that are zero counted, too.
+        scale = keras.layers.Rescaling(len(now) / len(operands), dtype=call.operation.dtype_policy)
+        value = steps.then(scale, (value,), value.masked)
+    if value.masked and not out.masked:
+        value = steps.then(Copy(), (value,), False)
+    if not steps.calls:
+        reduction._alias.setdefault(id(out), value)
+    return steps.ending_in(out)
 
 
-def _share(call: Call, left: list[Any], count: int) -> list[Call]:
-    """An average of `count` operands of which some are zero: what is left, over `count`."""
-    scale, scaled, before = len(left) / count, left[0], []
-    if len(left) > 1:
-        out = call.outputs[0]
-        scaled = Tensor(out.shape, out.dtype)
-        before = [replace(call, args=(left,), kwargs={}, outputs=[scaled])]
-    times: Any = Multiply()
-    return [*before, replace(call, operation=times, args=(scaled, scale), kwargs={})]
+class _Steps:
+    """New calls one after the other, of which each gives a tensor like a given one."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self.calls: list[Call] = []
+
+    def then(self, operation: Any, args: tuple[Any, ...], masked: bool) -> Tensor:
+        """Add a call; ops drop masks, layers hand them on."""
+        tensor = Tensor(self._like.shape, self._like.dtype, masked)
+        self.calls.append(Call(operation, args, {}, [tensor], tensor))
+        return tensor
+
+    def ending_in(self, tensor: Tensor) -> list[Call]:
+        """The calls, the last of which gives this tensor."""
+        last = self.calls[-1:]
+        return [*self.calls[:-1], *(replace(call, outputs=[tensor]) for call in last)]
 
 
 def _readdressed(call: Call, reduction: Reduction) -> Call:
