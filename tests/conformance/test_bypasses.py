@@ -1,15 +1,23 @@
 """Branches, layers and blocks in every setting, each with the proof."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 import secateur as sc
-from secateur.errors import InvalidArgumentError
+from secateur.errors import InvalidArgumentError, ProofError, TargetNotReachedWarning
+from secateur.keras.describe import everything
+from secateur.keras.proof import prove
+from secateur.keras.rebuild import rebuild
 from secateur.keras.variables import writable_copy
+from secateur.keras.workbench import open_bench, without
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning", "ignore:Model .* has no"
+)
 
 BYPASSES = ("branch", "layer", "block")
 
@@ -298,6 +306,20 @@ def test_what_makes_the_mask_of_a_sum_stays():
     assert "makes a mask" in plan["branch:one"].why
 
 
+def test_the_proof_fails_where_something_else_went_than_was_said():
+    bench = open_bench(build("pre_norm"))
+    names = [one.name for one in bench.candidates if one.offer.kind == "branch"]
+    smaller = without(bench, frozenset(names[:1]))
+    kept = everything(smaller.description)
+    rebuilt, _ = rebuild(smaller.description, kept)
+    x = samples(bench.graph.model, 4)
+    assert prove(smaller.original, kept, rebuilt, x, "given").difference <= 1e-4
+    for instead in ({}, without(bench, frozenset(names[1:2])).original.instead):
+        wrong = replace(smaller.original, instead=instead)
+        with pytest.raises(ProofError):
+            prove(wrong, kept, rebuilt, x, "given")
+
+
 def test_a_chain_stays_sequential():
     model = keras.Sequential(
         [keras.Input((8,)), *(layers.Dense(8, "relu") for _ in range(4)), layers.Dense(2)]
@@ -324,6 +346,12 @@ def test_a_sum_keeps_an_operand_of_its_shape():
     plan = sc.plan_cut(model, samples(model), threshold=100.0, granularity="branch")
     assert len(plan.bypassed) == 1
     assert any("held back" in bypass.why for bypass in plan.bypasses)
+
+
+def test_a_model_without_branches_says_so():
+    with pytest.warns(TargetNotReachedWarning, match="has no branches"):
+        plan = sc.plan_cut(build("plain_chain"), ratio=0.5, granularity="branch")
+    assert plan.bypasses == ()
 
 
 def two_inputs():

@@ -11,7 +11,9 @@ import secateur as sc
 from secateur.errors import InvalidArgumentError
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning", "ignore:Nothing was cut"
+    "ignore:__array__ implementation:DeprecationWarning",
+    "ignore:Nothing was cut",
+    "ignore:Model .* has no",
 )
 
 KINDS = ("branch", "layer", "block", "neuron", "head", "unit", "channel")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from keras import tree
 
-from secateur.bypass_plan import BypassTarget, bypass_kinds, choose_bypasses, split_keep
+from secateur.bypass_plan import (
+    BYPASS_KINDS,
+    PLURALS,
+    BypassTarget,
+    bypass_kinds,
+    choose_bypasses,
+    split_keep,
+)
 from secateur.cut_plan import Choice, CutPlan, CutTarget, carried_over, choose
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
+from secateur.keras.bypass import Candidate
 from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
 from secateur.keras.data import calibration_data, input_signature
@@ -142,6 +150,7 @@ def plan_cut(
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
     offered = [one for one in bench.candidates if one.offer.kind in bypassing.kinds]
+    _warn_of_none(model.name, choice.granularity, offered)
     meter = BypassMeter(offered)
     per_unit = _unit_scores(bench, batches, measure, meter)
     outputs = weight_outputs(offered) if batches is None else meter.outputs(measure)
@@ -326,6 +335,19 @@ def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
     carry_compilation(model, new.model, pairs, kept)
     _warn_if_nothing(plan)
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
+
+
+def _warn_of_none(
+    name: str, granularity: Collection[str] | None, offered: Sequence[Candidate]
+) -> None:
+    found = {one.offer.kind for one in offered}
+    for kind in BYPASS_KINDS:
+        if kind in (granularity or ()) and kind not in found:
+            warnings.warn(
+                f"Model {name!r} has no {PLURALS[kind]} that could be bypassed.",
+                TargetNotReachedWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_if_nothing(plan: CutPlan) -> None:
