@@ -102,6 +102,8 @@ Found = tuple[str, Tensor, Tensor | None, Call | None, list[Call], str]
 def _branches(flow: Flow) -> Iterator[Found]:
     for total in flow.graph.calls:
         operands = summands(total)
+        if sum(isinstance(operand, Tensor) for operand in operands) < 2:
+            continue
         for position, operand in enumerate(operands):
             if not _is_branch_end(flow, total, position, operand):
                 continue
