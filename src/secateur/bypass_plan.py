@@ -94,6 +94,7 @@ class BypassTarget:
         include: Names of layers (wildcards allowed); others stay. None = all.
         exclude: Names of layers that stay.
         counted: Names of layers of which a number of units is to stay, so they do.
+        asked: Whether the user named the kinds.
     """
 
     kinds: tuple[str, ...] = ()
@@ -104,6 +105,7 @@ class BypassTarget:
     include: Collection[str] | None = None
     exclude: Collection[str] = ()
     counted: Collection[str] = ()
+    asked: bool = False
 
     def refusal(self, offer: Offer) -> str:
         """Why an offer is not taken, or ""."""

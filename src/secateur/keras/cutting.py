@@ -14,8 +14,8 @@ import numpy.typing as npt
 from keras import tree
 
 from secateur.bypass_plan import (
-    BYPASS_KINDS,
     PLURALS,
+    Bypass,
     BypassTarget,
     bypass_kinds,
     choose_bypasses,
@@ -31,7 +31,7 @@ from secateur.keras.describe import Description
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
-from secateur.keras.reducing import settle
+from secateur.keras.settling import settle
 from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
@@ -128,36 +128,19 @@ def plan_cut(
         8
     """
     _check_model(model)
-    counts, unit_counts = split_keep(keep)
+    _, unit_counts = split_keep(keep)
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     choice = Choice(align, granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
-    absolute = threshold is not None and not relative and data is not None
-    bypassing = BypassTarget(
-        bypass_kinds(choice.granularity, absolute, counts, measure),
-        threshold,
-        relative,
-        ratio,
-        counts if keep is not None else None,
-        include,
-        tuple([exclude] if isinstance(exclude, str) else exclude),
-        tuple(unit_counts),
-    )
+    bypassing = _bypass_target(target, choice, keep, measure, data is not None)
     sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
     bench = open_bench(model, sample)
     batches = None
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
-    offered = [one for one in bench.candidates if one.offer.kind in bypassing.kinds]
-    _warn_of_none(model.name, choice.granularity, offered)
-    meter = BypassMeter(offered)
-    per_unit = _unit_scores(bench, batches, measure, meter)
-    outputs = weight_outputs(offered) if batches is None else meter.outputs(measure)
-    chosen = choose_bypasses([one.offer for one in offered], outputs, bypassing)
-    bypasses = settle(bench.graph, bench.candidates, chosen)
+    bypasses, per_unit = _choose_bypasses(bench, batches, measure, bypassing)
     plan = CutPlan(model.name, measure, (), bypasses=bypasses)
-    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     smaller = without(bench, plan.bypassed)
     if smaller is not bench:
         # What is left is scored as it runs without the rest.
@@ -166,9 +149,48 @@ def plan_cut(
         name: per_unit[group.units]
         for name, group in zip(smaller.names, smaller.groups, strict=True)
     }
+    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     cuts = choose(smaller.groups, scores, target, choice, known)
     plan = replace(plan, groups=cuts, walls=smaller.description.walls)
     return _bound(plan, model, smaller, batches, proof)
+
+
+def _bypass_target(
+    target: CutTarget,
+    choice: Choice,
+    keep: Mapping[str, int] | None,
+    measure: str,
+    on_data: bool,
+) -> BypassTarget:
+    counts, unit_counts = split_keep(keep)
+    absolute = target.threshold is not None and not target.relative and on_data
+    named = bypass_kinds(choice.granularity, absolute, counts, measure)
+    excluded = (choice.exclude,) if isinstance(choice.exclude, str) else tuple(choice.exclude)
+    return BypassTarget(
+        kinds=named,
+        threshold=target.threshold,
+        relative=target.relative,
+        ratio=target.ratio,
+        keep=counts if keep is not None else None,
+        include=choice.include,
+        exclude=excluded,
+        counted=tuple(unit_counts),
+        asked=choice.granularity is not None or bool(counts),
+    )
+
+
+def _choose_bypasses(
+    bench: Bench, batches: Any, measure: str, target: BypassTarget
+) -> tuple[tuple[Bypass, ...], npt.NDArray[np.float64]]:
+    """What is bypassed; and the scores of units, which come from the same pass over the data."""
+    offered = [one for one in bench.candidates if one.offer.kind in target.kinds]
+    if target.asked:
+        _warn_of_none(bench.graph.model.name, target.kinds, offered)
+    meter = BypassMeter(offered)
+    per_unit = _unit_scores(bench, batches, measure, meter)
+    outputs = weight_outputs(offered) if batches is None else meter.outputs(measure)
+    chosen = choose_bypasses([one.offer for one in offered], outputs, target)
+    return settle(bench.graph, bench.candidates, chosen), per_unit
 
 
 def _unit_scores(
@@ -337,16 +359,14 @@ def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
 
 
-def _warn_of_none(
-    name: str, granularity: Collection[str] | None, offered: Sequence[Candidate]
-) -> None:
+def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate]) -> None:
     found = {one.offer.kind for one in offered}
-    for kind in BYPASS_KINDS:
-        if kind in (granularity or ()) and kind not in found:
+    for kind in kinds:
+        if kind not in found:
             warnings.warn(
                 f"Model {name!r} has no {PLURALS[kind]} that could be bypassed.",
                 TargetNotReachedWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
