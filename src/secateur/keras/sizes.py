@@ -10,14 +10,20 @@ understand a
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-_LOCK = threading.RLock()
+from secateur.keras.patching import replaced_here
+
+_NATIVE: dict[str, Callable[..., Any]] = {
+    name: getattr(ops, name)
+    for name in (
+        "shape", "broadcast_to", "arange", "reshape", "tile", "repeat", "slice", "zeros", "ones", "full",
+    )
+}  # fmt: skip
 
 
 class Size(int):
@@ -59,19 +65,8 @@ def sizes_understood() -> Iterator[None]:
         "ones": _filler(1),
         "full": _full,
     }
-    with _LOCK:
-        before = {name: getattr(ops, name) for name in replaced}
-        _native.update(before)
-        try:
-            for name, function in replaced.items():
-                setattr(ops, name, function)
-            yield
-        finally:
-            for name, function in before.items():
-                setattr(ops, name, function)
-
-
-_native: dict[str, Callable[..., Any]] = {}
+    with replaced_here(ops, replaced):
+        yield
 
 
 def _is_symbolic(x: Any) -> bool:
@@ -84,7 +79,7 @@ def _unknown(values: Any) -> bool:
 
 def _shape(x: Any) -> Any:
     if not _is_symbolic(x):
-        return _native["shape"](x)
+        return _NATIVE["shape"](x)
     return tuple(Size(x, axis) if size is None else size for axis, size in enumerate(x.shape))
 
 
@@ -104,14 +99,14 @@ def _zeros_of(shape: Sequence[Any], dtype: str) -> Any:
             line = ones_along(size) - 1
             view = [1] * len(shape)
             view[axis] = -1
-            line = _native["reshape"](line, view)
+            line = _NATIVE["reshape"](line, view)
             total = line if total is None else total + line
     return ops.cast(total, dtype)
 
 
 def _broadcast_to(x: Any, shape: Any) -> Any:
     if not _unknown(shape):
-        return _native["broadcast_to"](x, shape)
+        return _NATIVE["broadcast_to"](x, shape)
     rank = len(x.shape)
     known = [1 if isinstance(size, Size) else size for size in shape]
     offset = len(shape) - rank
@@ -126,7 +121,7 @@ def _broadcast_to(x: Any, shape: Any) -> Any:
         for axis, size in enumerate(shape)
     ]
     if all(size is not None for size in own):
-        x = _native["broadcast_to"](x, own)
+        x = _NATIVE["broadcast_to"](x, own)
     if not _unknown(new):
         return x
     dtype = keras.backend.standardize_dtype(x.dtype)
@@ -138,7 +133,7 @@ def _broadcast_to(x: Any, shape: Any) -> Any:
 def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
     first, last = (0, start) if stop is None else (start, stop)
     if not isinstance(last, Size):
-        return _native["arange"](start, stop, step, dtype)
+        return _NATIVE["arange"](start, stop, step, dtype)
     if isinstance(first, Size) or step not in (None, 1):
         raise TypeError("it counts by steps to a size that only the data tells")
     return ops.cast(ops.cumsum(ones_along(last)) - 1 + first, dtype or "int32")
@@ -146,10 +141,10 @@ def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -
 
 def _reshape(x: Any, newshape: Any, **kwargs: Any) -> Any:
     if not _is_symbolic(x) or not _unknown(newshape):
-        return _native["reshape"](x, newshape, **kwargs)
+        return _NATIVE["reshape"](x, newshape, **kwargs)
     target = list(newshape)
     if sum(isinstance(size, Size) or size == -1 for size in target) == 1:
-        return _native["reshape"](x, [-1 if isinstance(size, Size) else size for size in target])
+        return _NATIVE["reshape"](x, [-1 if isinstance(size, Size) else size for size in target])
     if isinstance(target[0], Size) and x.shape[0] is None:
         rest = [-1 if isinstance(size, Size) else size for size in target[1:]]
         return keras.layers.Reshape(rest)(x)
@@ -158,7 +153,7 @@ def _reshape(x: Any, newshape: Any, **kwargs: Any) -> Any:
 
 def _tile(x: Any, repeats: Any) -> Any:
     if not _unknown(repeats):
-        return _native["tile"](x, repeats)
+        return _NATIVE["tile"](x, repeats)
     if len(repeats) != len(x.shape):
         raise TypeError("it tiles by a size that only the data tells")
     target = [
@@ -167,12 +162,12 @@ def _tile(x: Any, repeats: Any) -> Any:
     ]
     wide = _broadcast_to(x, target)
     rest = [1 if isinstance(size, Size) else size for size in repeats]
-    return wide if all(size == 1 for size in rest) else _native["tile"](wide, rest)
+    return wide if all(size == 1 for size in rest) else _NATIVE["tile"](wide, rest)
 
 
 def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     if not isinstance(repeats, Size):
-        return _native["repeat"](x, repeats, axis)
+        return _NATIVE["repeat"](x, repeats, axis)
     if axis is None or x.shape[axis] != 1:
         raise TypeError("it repeats by a size that only the data tells")
     target = list(x.shape)
@@ -182,7 +177,7 @@ def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 
 def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
     if not _unknown(shape):
-        return _native["slice"](inputs, start_indices, shape)
+        return _NATIVE["slice"](inputs, start_indices, shape)
     result = inputs
     for axis, (start, size) in enumerate(zip(start_indices, shape, strict=True)):
         if isinstance(size, Size):
@@ -199,7 +194,7 @@ def _filler(value: int) -> Callable[..., Any]:
 
     def fill(shape: Any, dtype: Any = None) -> Any:
         if not _unknown(shape):
-            return _native[name](shape, dtype)
+            return _NATIVE[name](shape, dtype)
         return _full(shape, value, dtype)
 
     return fill
@@ -207,7 +202,7 @@ def _filler(value: int) -> Callable[..., Any]:
 
 def _full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     if not _unknown(shape):
-        return _native["full"](shape, fill_value, dtype)
+        return _NATIVE["full"](shape, fill_value, dtype)
     dtype = dtype or keras.config.floatx()
     known = [1 if isinstance(size, Size) else size for size in shape]
-    return ops.add(_native["full"](known, fill_value, dtype), _zeros_of(shape, dtype))
+    return ops.add(_NATIVE["full"](known, fill_value, dtype), _zeros_of(shape, dtype))

@@ -6,7 +6,6 @@ package and class name, so that no other package is imported.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -14,16 +13,7 @@ import keras
 from keras import ops
 
 from secateur.keras.cut_rules.table import opens
-from secateur.keras.flatten import Twins
-
-
-def twin(layer: Any, **attributes: Any) -> Any:
-    """A shallow copy that shares the variables, with other attributes."""
-    new = copy.copy(layer)
-    for name in ("call", "symbolic_call"):
-        new.__dict__.pop(name, None)
-    new.__dict__.update({"_inbound_nodes": [], "_outbound_nodes": [], **attributes})
-    return new
+from secateur.keras.flatten import Twins, twin
 
 
 @opens("*")
