@@ -10,14 +10,14 @@ import keras
 Maker = Callable[[], keras.Model]
 
 _BASE = {"num_layers": 12, "hidden_dim": 768, "intermediate_dim": 3072, "num_heads": 12}
-_SMALL = {"vocabulary_size": 512, "num_layers": 2, "hidden_dim": 128, "intermediate_dim": 512}
+_SMALL = {"vocabulary_size": 512, "num_layers": 4, "hidden_dim": 128, "intermediate_dim": 512}
 _HEADS = {**_SMALL, "num_heads": 8}
 _GROUPED = {**_SMALL, "num_query_heads": 8, "num_key_value_heads": 4}
 _IMAGE = (96, 96, 3)
 _VISION = {
     "image_shape": _IMAGE,
     "patch_size": 16,
-    "num_layers": 2,
+    "num_layers": 4,
     "num_heads": 4,
     "hidden_dim": 128,
 }
@@ -80,7 +80,7 @@ def _text_base() -> dict[str, dict[str, Any]]:
 def _text_small() -> dict[str, dict[str, Any]]:
     electra = {
         "vocab_size": 512,
-        "num_layers": 2,
+        "num_layers": 4,
         "num_heads": 8,
         "hidden_dim": 128,
         "embedding_dim": 64,
@@ -100,8 +100,8 @@ def _text_small() -> dict[str, dict[str, Any]]:
         "num_key_value_heads": 4,
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "rope_layer_enabled_list": [True, False],
-        "layer_types": ["full_attention"] * 2,
+        "rope_layer_enabled_list": [True, False] * 2,
+        "layer_types": ["full_attention"] * 4,
         "mlp_bias": False,
         "layer_norm_epsilon": 1e-6,
         "max_position_embeddings": 512,
@@ -121,20 +121,24 @@ def _text_small() -> dict[str, dict[str, Any]]:
     }
     clip = {**_HEADS, "embedding_dim": 128, "max_sequence_length": 16}
     return {
-        "XLMRobertaBackbone": _HEADS,
+        "XLMRobertaBackbone": {**_HEADS, "max_sequence_length": 128},
         "ElectraBackbone": electra,
-        "FNetBackbone": _SMALL,
-        "OPTBackbone": _HEADS,
-        "BartBackbone": _HEADS,
+        "FNetBackbone": {**_SMALL, "max_sequence_length": 128},
+        "OPTBackbone": {**_HEADS, "max_sequence_length": 128},
+        "BartBackbone": {**_HEADS, "max_sequence_length": 128},
         "T5Backbone": _HEADS,
-        "WhisperBackbone": _HEADS,
+        "WhisperBackbone": {
+            **_HEADS,
+            "max_encoder_sequence_length": 200,
+            "max_decoder_sequence_length": 64,
+        },
         "LlamaBackbone": _GROUPED,
         "Llama3Backbone": _GROUPED,
         "MistralBackbone": _GROUPED,
         "GemmaBackbone": {**_GROUPED, "head_dim": 16},
         "Gemma3Backbone": gemma3,
         "QwenBackbone": _GROUPED,
-        "Qwen3Backbone": {**_GROUPED, "head_dim": 16},
+        "Qwen3Backbone": {**_GROUPED, "head_dim": 16, "sliding_window_size": None},
         "QwenMoeBackbone": qwen_moe,
         "MixtralBackbone": {**_GROUPED, "num_experts": 4},
         "Phi3Backbone": _GROUPED,

@@ -199,7 +199,7 @@ def _signatures(
 
     for origin in network.origins:
         counts = add(origin.labels)
-        if origin.kind != "factor":
+        if origin.makes_units:
             np.maximum(span, counts, out=span)
     for weight in network.weights.values():
         for labels in weight.axes:
@@ -217,8 +217,8 @@ def _makers(network: Network, units: Units) -> Callable[[int], tuple[tuple[str, 
         slots = np.sort(by_unit[bounds[unit] : bounds[unit + 1]])
         numbers = np.unique(np.searchsorted(starts, slots, side="right") - 1)
         origins = [network.origins[number] for number in numbers]
-        names = dict.fromkeys(origin.name for origin in origins if origin.kind != "factor")
-        kinds = [origin.kind for origin in origins if origin.kind != "factor"]
+        names = dict.fromkeys(origin.name for origin in origins if origin.makes_units)
+        kinds = [origin.kind for origin in origins if origin.makes_units]
         kind = "head" if any(origin.kind == "factor" for origin in origins) else ""
         return tuple(names), kind or (kinds[0] if kinds else "")
 

@@ -32,7 +32,8 @@ class Origin:
 
     Attributes:
         name: The operation that makes them.
-        kind: "neuron", "channel", "unit", "head", "embedding" or "factor" (part of a split axis).
+        kind: "neuron", "channel", "unit", "head", "embedding", or of slots that are no units by
+            themselves: "factor" (part of a split axis), "given" (a free variable or a constant).
         start: First slot.
         size: Number of slots.
     """
@@ -41,6 +42,11 @@ class Origin:
     kind: str
     start: int
     size: int
+
+    @property
+    def makes_units(self) -> bool:
+        """Whether its slots are units by themselves."""
+        return self.kind not in ("factor", "given")
 
     @property
     def labels(self) -> Labels:

@@ -28,6 +28,7 @@ from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
 from secateur.keras.data import calibration_data, input_signature
 from secateur.keras.describe import Description
+from secateur.keras.fidelity import check_trace
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
@@ -353,6 +354,7 @@ def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
     figures = None
     if proof:
         samples, source = _samples(bench.original, batches)
+        check_trace(bench.graph, samples)
         figures = prove(bench.original, kept, new, samples, source)
     carry_compilation(model, new.model, pairs, kept)
     _warn_if_nothing(plan)

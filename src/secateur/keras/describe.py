@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from secateur.keras.cut_rules import Site, find
-from secateur.keras.cut_rules.site import Kept
+from secateur.keras.cut_rules.site import Kept, given_axes
 from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 from secateur.network import Axes, Network
 
@@ -63,7 +63,7 @@ def _run_rule(site: Site, call: Call, walls: dict[str, str]) -> None:
         _source(site)
         return
     if isinstance(call.operation, Constant):
-        site.output(*[None] * len(call.outputs[0].shape))
+        site.output(*given_axes(site.network, site.name, call.operation.value.shape))
         return
     rule = find(call.operation)
     kind = type(call.operation).__name__
@@ -84,9 +84,15 @@ def _run_rule(site: Site, call: Call, walls: dict[str, str]) -> None:
 
 
 def _source(site: Site) -> None:
-    """A free variable: every axis gets slots, which what it meets will tie or freeze."""
+    """A free variable: every axis gets slots, which what it meets will tie or freeze.
+
+    A vector gives way to what it scales or shifts. What has more axes is the kernel of a layer that was
+    written by hand, and makes units as a `Dense` does.
+    """
     variable = site.call.operation.variable
-    axes = tuple(site.fresh(size, "factor") if size > 1 else None for size in variable.shape)
+    kind = "neuron" if sum(size > 1 for size in variable.shape) > 1 else "given"
+    axes = given_axes(site.network, site.name, variable.shape, kind)
+    site.made.extend(labels for labels in axes if labels is not None)
     site.weight(variable, *axes)
     site.output(*axes)
 

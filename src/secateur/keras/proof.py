@@ -78,8 +78,8 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     expected = [*outputs, *(seen[id(rebuilt.probed[number])] for number in probes)]
     given = tree.flatten(rebuilt.probe(tree.flatten(samples), training=False))
     found = [*given[: len(outputs)], *(given[len(outputs) + number] for number in probes)]
-    tolerance = _tolerance(description)
-    differences = [_difference(one, two) for one, two in zip(found, expected, strict=True)]
+    tolerance = tolerance_of(description)
+    differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]
     worst = max(differences, default=0.0)
     count = int(tree.flatten(samples)[0].shape[0])
     if not worst <= tolerance:
@@ -91,7 +91,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     return Proof(worst, tolerance, count, data)
 
 
-def _tolerance(description: Description) -> float:
+def tolerance_of(description: Description) -> float:
     layers = [
         c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)
     ]
@@ -99,7 +99,7 @@ def _tolerance(description: Description) -> float:
     return max([TOLERANCE["float32"], *(TOLERANCE.get(dtype, 0.0) for dtype in dtypes)])
 
 
-def _difference(found: Any, expected: Any) -> float:
+def relative_difference(found: Any, expected: Any) -> float:
     one = np.asarray(ops.convert_to_numpy(found), np.float64)
     two = np.asarray(ops.convert_to_numpy(expected), np.float64)
     if one.shape != two.shape:

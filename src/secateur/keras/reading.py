@@ -11,6 +11,7 @@ from keras.src import backend
 
 from secateur.keras.graph import Call, Graph, Nest, Source, Tensor
 from secateur.keras.recording import FOLLOW_CALLER, Recording
+from secateur.keras.sizes import Size, is_pending
 
 
 def read_graph(trace: Recording, structure: Nest, outputs: Nest) -> Graph:
@@ -44,6 +45,7 @@ class _Reader:
         self.done: set[int] = set()
         self.source_of = {id(symbol): variable for symbol, variable in trace.sources.values()}
         self.keep: list[Any] = []
+        self.numbers: dict[int, tuple[Size, Any]] = {}
         for leaf in tree.flatten(structure):
             self.tensor(leaf)
 
@@ -69,7 +71,13 @@ class _Reader:
             return self.tensor(leaf)
         if isinstance(leaf, keras.Variable):
             return self.tensor(self.trace.source(leaf))
-        return leaf
+        return self.tensor(self.number(leaf)) if is_pending(leaf) else leaf
+
+    def number(self, size: Size) -> Any:
+        """The symbolic tensor of a size that stands as a number among arguments."""
+        if id(size) not in self.numbers:
+            self.numbers[id(size)] = (size, size.scalar())
+        return self.numbers[id(size)][1]
 
     def read(self, symbols: Sequence[Any]) -> None:
         stack: list[tuple[Any, bool]] = [(symbol, False) for symbol in reversed(symbols)]
@@ -98,6 +106,8 @@ class _Reader:
                 symbol = self.trace.source(leaf)
                 self.source_of[id(symbol)] = leaf
                 parents.append(symbol)
+            elif is_pending(leaf):
+                parents.append(self.number(leaf))
         return parents
 
     def _record_source(self, symbol: Any) -> None:

@@ -111,7 +111,7 @@ class _Builder:
         if isinstance(call.operation, Source):
             return self._source(call.operation, site)
         if isinstance(call.operation, Constant):
-            return self._constant(call.operation)
+            return self._constant(call.operation, site.results[0])
         change = site.argument_change
         args, kwargs = (call.args, call.kwargs) if change is None else change(self.kept)
         args = tree.map_structure(self._value, args)
@@ -165,9 +165,10 @@ class _Builder:
             self.one = ops.ones_like(ops.reshape(anchor, (-1,))[(slice(0, 1),)], dtype="int32")
         return self.one
 
-    def _constant(self, constant: Constant) -> Any:
-        zero = ops.cast(ops.reshape(self._one() - 1, ()), constant.value.dtype)
-        return ops.add(zero, constant.value)
+    def _constant(self, constant: Constant, axes: Axes) -> Any:
+        value = self.kept.take(constant.value, axes)
+        zero = ops.cast(ops.reshape(self._one() - 1, ()), value.dtype)
+        return ops.logical_or(zero, value) if value.dtype == bool else ops.add(zero, value)
 
     def _fill(self) -> None:
         for old, new in getattr(self, "pending", []):
@@ -215,7 +216,7 @@ class _Builder:
 def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
     if not isinstance(old, keras.layers.Layer):
         return _again_op(old, changes)
-    config = _unbuilt({**old.get_config(), **changes, "name": name})
+    config = _unbuilt({**_config(old), **changes, "name": name})
     try:
         new = type(old).from_config(config)
     except Exception:
@@ -224,6 +225,18 @@ def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
         new = type(old).from_config(_accepted(type(old), config))
     new.trainable = old.trainable
     return new
+
+
+def _config(old: Any) -> dict[str, Any]:
+    """A layer's config; of a stock layer that was given objects, what its constructor names."""
+    try:
+        return dict(old.get_config())
+    except NotImplementedError:
+        if not is_stock(old):
+            raise
+        named = inspect.signature(type(old)).parameters
+        own = {name: getattr(old, name) for name in named if hasattr(old, name)}
+        return {**own, "trainable": old.trainable, "dtype": old.dtype_policy.name}
 
 
 def _unbuilt(config: Any) -> Any:

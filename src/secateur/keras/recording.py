@@ -20,7 +20,7 @@ from keras.src.ops.node import Node
 
 from secateur.keras.graph import Constant
 from secateur.keras.patching import here_only, one_trace_at_a_time, replaced_here
-from secateur.keras.sizes import sizes_understood
+from secateur.keras.sized_ops import sizes_understood
 
 
 class Twins:
@@ -174,11 +174,18 @@ class Recording:
                 continue
             finally:
                 self.depth -= 1
-            if all(leaf is None or _is_recorded(leaf) for leaf in tree.flatten(outputs)):
+            outputs = tree.map_structure(self._constant, outputs)
+            if all(leaf is None or self._is_recorded(leaf) for leaf in tree.flatten(outputs)):
                 return outputs
             failure = "its call returns something that is not a tensor"
         self.failures[layer.name] = failure
         return None
+
+    def _is_recorded(self, leaf: Any) -> bool:
+        if not isinstance(leaf, keras.KerasTensor):
+            return False
+        made = any(leaf is symbol for symbol, _ in self.sources.values())
+        return made or hasattr(leaf, "_keras_history")
 
     def _standing_in(self, layer: Any) -> Any:
         """A copy of a layer whose own variables are symbolic tensors; itself where it has none.
@@ -202,10 +209,6 @@ class Recording:
             symbol = keras.KerasTensor(variable.shape, dtype=dtype, name=variable.name)
             self.sources[id(variable)] = (symbol, variable)
         return self.sources[id(variable)][0]
-
-
-def _is_recorded(leaf: Any) -> bool:
-    return isinstance(leaf, keras.KerasTensor) and hasattr(leaf, "_keras_history")
 
 
 def _all_layers(model: Any) -> list[Any]:

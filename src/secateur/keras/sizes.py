@@ -1,208 +1,129 @@
-"""Sizes that only the data tells, while layers are opened.
+"""Sizes that only the data tells, as layers meet them while they are opened.
 
-Layers ask `ops.shape` for a batch size or a length and put it into `broadcast_to`, `arange`,
-`reshape` and their like. On
-symbolic tensors there is no number yet. While a model is traced these functions of `keras.ops`
-understand a
-`Size`: where one stands, they make the same result from the tensor that has that size.
+Layers ask `ops.shape` for a batch size or a length, calculate with it and put it into `arange`, `reshape`
+and their like. On symbolic tensors there is no number yet: a `Size` stands for it.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 from keras import ops
 
-from secateur.keras.patching import replaced_here
-
-_NATIVE: dict[str, Callable[..., Any]] = {
-    name: getattr(ops, name)
-    for name in (
-        "shape", "broadcast_to", "arange", "reshape", "tile", "repeat", "slice", "zeros", "ones", "full",
-    )
-}  # fmt: skip
-
 
 class Size(int):
-    """The size of an axis of a symbolic tensor; as a number -1, as targets of a reshape take it."""
+    """A size that the data tells: `scale * n + offset`, n the size of an axis of a symbolic tensor.
+
+    As a number -1, as targets of a reshape take it. What it cannot be written for (a product of two
+    sizes, a quotient) is *opaque*: all that is known of it is that it is a size.
+
+    Attributes:
+        tensor: The symbolic tensor; None where opaque.
+        axis: Its axis.
+        scale: Multiples of its size.
+        offset: Added to them.
+    """
 
     tensor: Any
     axis: int
+    scale: int
+    offset: int
 
-    def __new__(cls, tensor: Any, axis: int) -> Size:
+    def __new__(cls, tensor: Any, axis: int, scale: int = 1, offset: int = 0) -> Size:
         """The size of `tensor` along `axis`."""
         size = super().__new__(cls, -1)
-        size.tensor, size.axis = tensor, axis
+        size.tensor, size.axis, size.scale, size.offset = tensor, axis, scale, offset
         return size
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is the size of an axis as it stands."""
+        return self.tensor is not None and (self.scale, self.offset) == (1, 0)
+
+    def like(self, other: Any) -> bool:
+        """Whether both are written in the size of the same axis."""
+        if not isinstance(other, Size) or self.tensor is None:
+            return False
+        return self.tensor is other.tensor and self.axis == other.axis
+
+    def _affine(self, scale: int, offset: int) -> Any:
+        return Size(self.tensor, self.axis, scale, offset) if scale else offset
+
+    def __add__(self, other: Any) -> Any:
+        if self.like(other):
+            return self._affine(self.scale + other.scale, self.offset + other.offset)
+        if type(other) is int and self.tensor is not None:
+            return self._affine(self.scale, self.offset + other)
+        return self._opaque(other)
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int and self.tensor is not None:
+            return self._affine(self.scale * other, self.offset * other)
+        return self._opaque(other)
+
+    def __neg__(self) -> Any:
+        return self * -1
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other) if isinstance(other, int) else self._opaque(other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return (-self) + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def _opaque(self, other: Any) -> Any:
+        if isinstance(other, keras.KerasTensor):
+            return NotImplemented
+        return Size(None, 0) if isinstance(other, int) else self._refuse()
+
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _opaque
+
     def _refuse(self, *_: Any) -> Any:
-        raise TypeError("it calculates with a size that only the data tells")
+        raise TypeError("it decides or divides by a size that only the data tells")
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __truediv__ = __rtruediv__ = _refuse
-    __neg__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __truediv__ = __rtruediv__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
-    def same_as(self, tensor: Any, axis: int) -> bool:
-        """Whether an axis of a tensor is of unknown size too, so presumably this one."""
-        return tensor.shape[axis] is None
+    def _need(self) -> Any:
+        if self.tensor is None:
+            raise TypeError(
+                "it counts with a product or quotient of sizes that only the data tells"
+            )
+        return self.tensor
 
+    def ones(self) -> Any:
+        """int32 ones, as many as the size says: (n,)."""
+        tensor = self._need()
+        rest = [axis for axis in range(len(tensor.shape)) if axis != self.axis]
+        zeros = ops.zeros_like(tensor, dtype="int32")
+        line = (ops.sum(zeros, axis=rest) if rest else zeros) + 1
+        if self.scale < 1:
+            raise TypeError("it counts down a size that only the data tells")
+        if self.scale > 1:
+            line = ops.concatenate([line] * self.scale)
+        if self.offset > 0:
+            extra = ops.repeat(line[(slice(0, 1),)], self.offset)
+            return ops.concatenate([line, extra])
+        return line[(slice(-self.offset, None),)] if self.offset else line
 
-@contextlib.contextmanager
-def sizes_understood() -> Iterator[None]:
-    """Let `keras.ops` work with sizes that only the data tells, while this lasts."""
-    replaced: dict[str, Any] = {
-        "shape": _shape,
-        "broadcast_to": _broadcast_to,
-        "arange": _arange,
-        "reshape": _reshape,
-        "tile": _tile,
-        "repeat": _repeat,
-        "slice": _slice,
-        "zeros": _filler(0),
-        "ones": _filler(1),
-        "full": _full,
-    }
-    with replaced_here(ops, replaced):
-        yield
-
-
-def _is_symbolic(x: Any) -> bool:
-    return isinstance(x, keras.KerasTensor)
+    def scalar(self) -> Any:
+        """The number itself, as an int32 tensor of no axes."""
+        count = ops.sum(Size(self._need(), self.axis).ones())
+        return count * self.scale + self.offset
 
 
-def _unknown(values: Any) -> bool:
-    return isinstance(values, (list, tuple)) and any(isinstance(v, Size) for v in values)
+def counted(size: Size) -> Any:
+    """0, 1, 2, ... up to a size: (n,)."""
+    return ops.cumsum(size.ones()) - 1
 
 
-def _shape(x: Any) -> Any:
-    if not _is_symbolic(x):
-        return _NATIVE["shape"](x)
-    return tuple(Size(x, axis) if size is None else size for axis, size in enumerate(x.shape))
+def is_pending(value: Any) -> TypeGuard[Size]:
+    """Whether a value is a size that only the data tells."""
+    return isinstance(value, Size)
 
 
-def ones_along(size: Size, dtype: str = "int32") -> Any:
-    """Ones, as many as the size: (n,)."""
-    rest = [axis for axis in range(len(size.tensor.shape)) if axis != size.axis]
-    zeros = ops.zeros_like(size.tensor, dtype="int32")
-    counted = ops.sum(zeros, axis=rest) if rest else zeros
-    return ops.cast(counted + 1, dtype)
-
-
-def _zeros_of(shape: Sequence[Any], dtype: str) -> Any:
-    """Zeros of (n, ...) with n at every place of a `Size` and 1 elsewhere."""
-    total = None
-    for axis, size in enumerate(shape):
-        if isinstance(size, Size):
-            line = ones_along(size) - 1
-            view = [1] * len(shape)
-            view[axis] = -1
-            line = _NATIVE["reshape"](line, view)
-            total = line if total is None else total + line
-    return ops.cast(total, dtype)
-
-
-def _broadcast_to(x: Any, shape: Any) -> Any:
-    if not _unknown(shape):
-        return _NATIVE["broadcast_to"](x, shape)
-    rank = len(x.shape)
-    known = [1 if isinstance(size, Size) else size for size in shape]
-    offset = len(shape) - rank
-    new = [
-        size
-        if isinstance(size, Size) and not (axis >= offset and x.shape[axis - offset] is None)
-        else 1
-        for axis, size in enumerate(shape)
-    ]
-    own = [
-        x.shape[axis - offset] if axis >= offset and isinstance(size, Size) else known[axis]
-        for axis, size in enumerate(shape)
-    ]
-    if all(size is not None for size in own):
-        x = _NATIVE["broadcast_to"](x, own)
-    if not _unknown(new):
-        return x
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype == "bool":
-        return ops.logical_or(x, _zeros_of(new, "bool"))
-    return ops.add(x, _zeros_of(new, dtype))
-
-
-def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
-    first, last = (0, start) if stop is None else (start, stop)
-    if not isinstance(last, Size):
-        return _NATIVE["arange"](start, stop, step, dtype)
-    if isinstance(first, Size) or step not in (None, 1):
-        raise TypeError("it counts by steps to a size that only the data tells")
-    return ops.cast(ops.cumsum(ones_along(last)) - 1 + first, dtype or "int32")
-
-
-def _reshape(x: Any, newshape: Any, **kwargs: Any) -> Any:
-    if not _is_symbolic(x) or not _unknown(newshape):
-        return _NATIVE["reshape"](x, newshape, **kwargs)
-    target = list(newshape)
-    if sum(isinstance(size, Size) or size == -1 for size in target) == 1:
-        return _NATIVE["reshape"](x, [-1 if isinstance(size, Size) else size for size in target])
-    if isinstance(target[0], Size) and x.shape[0] is None:
-        rest = [-1 if isinstance(size, Size) else size for size in target[1:]]
-        return keras.layers.Reshape(rest)(x)
-    raise TypeError("it reshapes to several sizes that only the data tells")
-
-
-def _tile(x: Any, repeats: Any) -> Any:
-    if not _unknown(repeats):
-        return _NATIVE["tile"](x, repeats)
-    if len(repeats) != len(x.shape):
-        raise TypeError("it tiles by a size that only the data tells")
-    target = [
-        size if isinstance(size, Size) and x.shape[axis] == 1 else x.shape[axis]
-        for axis, size in enumerate(repeats)
-    ]
-    wide = _broadcast_to(x, target)
-    rest = [1 if isinstance(size, Size) else size for size in repeats]
-    return wide if all(size == 1 for size in rest) else _NATIVE["tile"](wide, rest)
-
-
-def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    if not isinstance(repeats, Size):
-        return _NATIVE["repeat"](x, repeats, axis)
-    if axis is None or x.shape[axis] != 1:
-        raise TypeError("it repeats by a size that only the data tells")
-    target = list(x.shape)
-    target[axis] = repeats
-    return _broadcast_to(x, target)
-
-
-def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
-    if not _unknown(shape):
-        return _NATIVE["slice"](inputs, start_indices, shape)
-    result = inputs
-    for axis, (start, size) in enumerate(zip(start_indices, shape, strict=True)):
-        if isinstance(size, Size):
-            if result.shape[axis] is not None or start != 0:
-                result = ops.take(result, _arange(size) + start, axis=axis)
-        elif start != 0 or size != result.shape[axis]:
-            key = [slice(None)] * axis + [slice(start, start + size)]
-            result = result[tuple(key)]
-    return result
-
-
-def _filler(value: int) -> Callable[..., Any]:
-    name = "ones" if value else "zeros"
-
-    def fill(shape: Any, dtype: Any = None) -> Any:
-        if not _unknown(shape):
-            return _NATIVE[name](shape, dtype)
-        return _full(shape, value, dtype)
-
-    return fill
-
-
-def _full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
-    if not _unknown(shape):
-        return _NATIVE["full"](shape, fill_value, dtype)
-    dtype = dtype or keras.config.floatx()
-    known = [1 if isinstance(size, Size) else size for size in shape]
-    return ops.add(_NATIVE["full"](known, fill_value, dtype), _zeros_of(shape, dtype))
+def any_pending(values: Any) -> bool:
+    """Whether a list or tuple holds such a size."""
+    return isinstance(values, (list, tuple)) and any(map(is_pending, values))

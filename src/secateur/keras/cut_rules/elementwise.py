@@ -8,7 +8,7 @@ from typing import Any
 from keras import tree
 
 from secateur.keras.cut_rules.linear import activation_mixes
-from secateur.keras.cut_rules.site import Site, is_array
+from secateur.keras.cut_rules.site import Site, given_axes, is_array
 from secateur.keras.cut_rules.table import layer, op
 from secateur.keras.flatten import Tensor
 from secateur.network import MaybeLabels
@@ -73,7 +73,8 @@ def over_axis(site: Site) -> None:
 def broadcast(site: Site, operands: Sequence[Any]) -> list[MaybeLabels]:
     """Labels of operands that are broadcast together: what meets is tied.
 
-    A constant has no labels but gives way: it is cut along. A tensor axis without labels does not.
+    A constant gives way: it is cut along, by slots of its own where it meets no axis of a tensor. A
+    tensor axis without labels does not.
     """
     shape = site.call.outputs[0].shape
     result: list[MaybeLabels] = [None] * len(shape)
@@ -87,10 +88,20 @@ def broadcast(site: Site, operands: Sequence[Any]) -> list[MaybeLabels]:
             and len(operand.shape) >= len(shape) - axis
             and operand.shape[axis - len(shape)] == size
         ]
+        if not meeting and _constant_along(operands, axis - len(shape), size):
+            (result[axis],) = given_axes(site.network, site.name, (size,))
+            continue
         result[axis] = meeting[0] if meeting else None
         for other in meeting[1:]:
             result[axis] = site.tie(result[axis], other)
     return result
+
+
+def _constant_along(operands: Sequence[Any], axis: int, size: int) -> bool:
+    return any(
+        is_array(operand) and len(operand.shape) >= -axis and operand.shape[axis] == size
+        for operand in operands
+    )
 
 
 @layer("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")

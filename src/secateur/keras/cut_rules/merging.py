@@ -250,6 +250,42 @@ def take_along_axis(site: Site) -> None:
     site.output(*axes)
 
 
+@op("TopK")
+def top_k(site: Site) -> None:
+    """Chooses along the last axis, which stays whole; values and their places."""
+    *lead, last = site.axes()
+    site.freeze(last)
+    for _ in site.call.outputs:
+        site.output(*lead, None)
+
+
+@op("OneHot", "MultiHot")
+def one_hot(site: Site) -> None:
+    """Integers to vectors: the axis of classes is new and stays whole."""
+    axes = site.axes()
+    if type(site.operation).__name__ == "MultiHot" or site.operation.axis not in (-1, site.rank):
+        site.freeze_all(f"{site.name} puts classes between its axes")
+        site.output(*[None] * len(site.call.outputs[0].shape))
+        return
+    site.output(*axes, None)
+
+
+@op("FFT", "FFT2", "IFFT2")
+def fourier(site: Site) -> None:
+    """Transforms the last axis, or the last two, which stay whole; real and imaginary parts."""
+    real, imaginary = site.inputs
+    count = 1 if type(site.operation).__name__ == "FFT" else 2
+    lead = len(real.shape) - count
+    axes = [
+        site.tie(one, two) if one is not None or two is not None else None
+        for one, two in zip(site.axes(real), site.axes(imaginary), strict=True)
+    ]
+    for labels in axes[lead:]:
+        site.freeze(labels)
+    for _ in site.call.outputs:
+        site.output(*axes[:lead], *[None] * count)
+
+
 @op("Tril", "Triu")
 def triangle(site: Site) -> None:
     """The last two axes stay whole."""

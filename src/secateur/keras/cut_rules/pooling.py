@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from keras import tree
 
 from secateur.keras.cut_rules.convolution import put_channel, spatial
-from secateur.keras.cut_rules.site import Site, channel_axis
+from secateur.keras.cut_rules.site import Kept, ReferenceCall, Site, channel_axis
 from secateur.keras.cut_rules.table import layer, op
 from secateur.network import MaybeLabels
 
@@ -51,13 +54,20 @@ def global_pooling(site: Site) -> None:
     "Norm", "Median", "Argmax", "Argmin", "CountNonzero",
 )  # fmt: skip
 def reduction(site: Site) -> None:
-    """Axes that are reduced must stay whole, except under a sum, to which zeros add nothing."""
+    """Axes that are reduced must stay whole, except where zeros change nothing or are not counted.
+
+    A sum and a 2-norm do not feel zeros. A mean runs over the positions that are left, as that of a
+    normalisation does (`layer_normalization`), and so does its reference in the proof.
+    """
     axes = site.axes()
     given = site.operation.axis
     over = {
         axis % site.rank for axis in (range(site.rank) if given is None else tree.flatten(given))
     }
-    neutral = type(site.operation).__name__ == "Sum"
+    kind = type(site.operation).__name__
+    neutral = kind in ("Sum", "Mean") or (
+        kind == "Norm" and len(over) == 1 and site.operation.ord in (None, 2)
+    )
     result: list[MaybeLabels] = []
     for axis, labels in enumerate(axes):
         if axis not in over:
@@ -68,6 +78,18 @@ def reduction(site: Site) -> None:
         if getattr(site.operation, "keepdims", False):
             result.append(None)
     site.output(*result)
+    reduced = [axes[axis] for axis in over if axes[axis] is not None]
+    if kind == "Mean" and reduced:
+        site.refer(_mean_of_kept(reduced))
+
+
+def _mean_of_kept(reduced: list[MaybeLabels]) -> ReferenceCall:
+    def run(mean: Any, args: tuple[Any, ...], kwargs: dict[str, Any], kept: Kept) -> Any:
+        whole = math.prod(labels.size for labels in reduced if labels is not None)
+        left = math.prod(kept.count(labels) for labels in reduced)
+        return mean(*args, **kwargs) * (whole / left)
+
+    return run
 
 
 @layer("Rescaling", "Normalization", "RandomBrightness", "RandomContrast")

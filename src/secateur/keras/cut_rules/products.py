@@ -113,6 +113,16 @@ def tensordot(site: Site) -> None:
     contract(site, [one, two], ["".join(left), "".join(right)], "".join(out))
 
 
+@op("Outer")
+def outer(site: Site) -> None:
+    """Two tensors, flattened, to a matrix of all products."""
+    one, two = site.argument("x1", 0), site.argument("x2", 1)
+    if any(not isinstance(x, Tensor) or len(x.shape) != 1 for x in (one, two)):
+        site.wall("multiplies flattened tensors")
+        return
+    site.output(site.axes(one)[0], site.axes(two)[0])
+
+
 @op("Dot")
 def dot(site: Site) -> None:
     """(..., k) . (..., k, m)."""

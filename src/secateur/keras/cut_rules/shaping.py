@@ -55,7 +55,16 @@ def reshaped(site: Site) -> list[MaybeLabels]:
     before, after = _stand_in(site.x.shape), _stand_in(site.call.outputs[0].shape)
     axes = site.axes()
     result: list[MaybeLabels] = [None] * len(after)
-    for left, right in blocks(before, after):
+    runs = blocks(before, after)
+    lead = _unknown_lead(site.x.shape, site.call.outputs[0].shape)
+    if lead is not None:
+        one, two = lead
+        tails = blocks(before[one:], after[two:])
+        runs = [
+            (list(range(one)), list(range(two))),
+            *(([one + a for a in left], [two + b for b in right]) for left, right in tails),
+        ]
+    for left, right in runs:
         labels = [axes[axis] for axis in left]
         if all(own is None for own in labels):
             continue
@@ -72,6 +81,21 @@ def reshaped(site: Site) -> list[MaybeLabels]:
         for axis, own in zip(right, _divide(site, whole, [after[a] for a in right]), strict=True):
             result[axis] = own
     return result
+
+
+def _unknown_lead(
+    before: Sequence[int | None], after: Sequence[int | None]
+) -> tuple[int, int] | None:
+    """How many axes of unknown sizes and between them are merged, in front of ones that stay apart.
+
+    As where (batch, time, features) become (rows, features). None where every unknown axis stays.
+    """
+    unknown = [[axis for axis, size in enumerate(s) if size is None] for s in (before, after)]
+    if len(unknown[0]) == len(unknown[1]) or not (unknown[0] and unknown[1]):
+        return None
+    one, two = (axes[-1] + 1 for axes in unknown)
+    tails = [math.prod(size or 1 for size in s) for s in (before[one:], after[two:])]
+    return (one, two) if tails[0] == tails[1] else None
 
 
 def _merge(site: Site, sizes: Sequence[int], labels: Sequence[MaybeLabels]) -> Labels:

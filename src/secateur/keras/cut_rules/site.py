@@ -217,6 +217,13 @@ class Site:
         return tree.map_structure(cut, self.call.args), tree.map_structure(cut, self.call.kwargs)
 
 
+def given_axes(
+    network: Network, name: str, shape: Sequence[int], kind: str = "given"
+) -> tuple[MaybeLabels, ...]:
+    """Slots for an array that is there without a layer; "given" ones give way to whatever they meet."""
+    return tuple(network.fresh(size, name, kind) if size > 1 else None for size in shape)
+
+
 def is_array(leaf: Any) -> bool:
     """Whether an argument is a constant array."""
     return hasattr(leaf, "shape") and not isinstance(leaf, Tensor) and len(leaf.shape) > 0

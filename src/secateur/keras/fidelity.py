@@ -1,0 +1,41 @@
+"""Whether a trace is what the model does: the flat calls against the model's own call, nothing cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import tree
+
+from secateur.errors import UnsupportedModelError
+from secateur.keras.describe import Description, everything
+from secateur.keras.proof import relative_difference, run, tolerance_of
+
+
+def check_trace(description: Description, samples: Any) -> None:
+    """Compare the flat calls with the model itself.
+
+    The proof compares a cut model with flat calls; a `call` that depends on something else than its
+    tensors (their values, say, or the clock) would be traced wrongly, and both would be wrong alike.
+
+    Args:
+        description: The flat model.
+        samples: Inputs, nested as the model takes them.
+
+    Raises:
+        UnsupportedModelError: The outputs differ.
+    """
+    model = description.graph.model
+    found = tree.flatten(run(description, samples, everything(description)))
+    expected = tree.flatten(model(samples, training=False))
+    worst = max(
+        (relative_difference(one, two) for one, two in zip(found, expected, strict=True)),
+        default=0.0,
+    )
+    tolerance = tolerance_of(description)
+    if not worst <= tolerance:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} was traced, but what was traced is not what the model does: the "
+            f"outputs differ by {worst:.3g} relative, more than {tolerance:g}. A `call` may decide by "
+            "values or use functions other than keras.ops: write it with keras.ops alone, or register "
+            "a rule for its layer (secateur.register_rule)."
+        )
