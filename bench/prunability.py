@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import keras
@@ -27,18 +28,23 @@ from secateur.keras.flatten import flatten
 from secateur.keras.proof import random_samples
 
 
-def latency(model: keras.Model, samples: Any, repeats: int = 5) -> float:
-    """Milliseconds of a call of the compiled model: the best of some."""
+def latencies(models: Sequence[keras.Model], samples: Any, rounds: int = 7) -> list[float]:
+    """Milliseconds of a call of each compiled model: medians over rounds in which all take turns."""
     import tensorflow as tf
 
-    call = tf.function(lambda x: model(x, training=False), autograph=False)
-    call(samples)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        tree.map_structure(np.asarray, call(samples))
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
+    calls = [
+        tf.function(lambda x, model=model: model(x, training=False), autograph=False)
+        for model in models
+    ]
+    for call in calls:
+        call(samples)
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, own in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            tree.map_structure(np.asarray, call(samples))
+            own.append(1e3 * (time.perf_counter() - start))
+    return [median(own) for own in times]
 
 
 def waken(model: keras.Model, samples: Any) -> None:
@@ -105,7 +111,9 @@ def row(name: str, model: keras.Model, align: int, timed: bool) -> str:
     seconds = time.perf_counter() - start
     result = plan.apply()
     before, after = result.parameters
-    times = (latency(model, samples), latency(result.model, samples)) if timed else (0.0, 0.0)
+    times = (
+        [f"{own:.1f}" for own in latencies((model, result.model), samples)] if timed else ["", ""]
+    )
     trained = train_one_step(result.model, samples)
     loaded = loads_elsewhere(result.model)
     left = "; ".join(f"{wall}: {why}"[:80] for wall, why in list(plan.walls.items())[:2])
@@ -116,7 +124,7 @@ def row(name: str, model: keras.Model, align: int, timed: bool) -> str:
     assert result.proof is not None
     return (
         f"| {name} | {before:,} | {after:,} | {1 - after / before:.1%} | {seconds:.1f} | "
-        f"{times[0]:.1f} | {times[1]:.1f} | "
+        f"{times[0]} | {times[1]} | "
         f"{result.proof.difference:.1e} | {'yes' if loaded and trained else 'NO'} | {left} |"
     )
 

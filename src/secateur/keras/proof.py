@@ -92,6 +92,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
 
 
 def tolerance_of(description: Description) -> float:
+    """What two runs of a model may differ by, relative: that of its least exact dtype."""
     layers = [
         c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)
     ]
@@ -100,6 +101,7 @@ def tolerance_of(description: Description) -> float:
 
 
 def relative_difference(found: Any, expected: Any) -> float:
+    """Largest difference over the largest expected magnitude; infinite where shapes differ."""
     one = np.asarray(ops.convert_to_numpy(found), np.float64)
     two = np.asarray(ops.convert_to_numpy(expected), np.float64)
     if one.shape != two.shape:
