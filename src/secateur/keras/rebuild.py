@@ -14,7 +14,7 @@ from secateur.errors import UnsupportedModelError
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.cut_rules.table import is_stock
 from secateur.keras.describe import Description
-from secateur.keras.flatten import Constant, Source, Tensor
+from secateur.keras.flatten import Constant, Source, Tensor, twin
 from secateur.keras.variables import read_array
 from secateur.network import Axes
 
@@ -216,15 +216,25 @@ class _Builder:
 def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
     if not isinstance(old, keras.layers.Layer):
         return _again_op(old, changes)
+    try:
+        new = _from_config(old, changes, name)
+    except Exception:
+        if changes or old.variables:
+            raise
+        # A function and nothing else, which two models may share (a Lambda, say).
+        return twin(old, _name=name)
+    new.trainable = old.trainable
+    return new
+
+
+def _from_config(old: Any, changes: dict[str, Any], name: str) -> Any:
     config = _unbuilt({**_config(old), **changes, "name": name})
     try:
-        new = type(old).from_config(config)
+        return type(old).from_config(config)
     except Exception:
         if changes or is_stock(old):
             raise
-        new = type(old).from_config(_accepted(type(old), config))
-    new.trainable = old.trainable
-    return new
+        return type(old).from_config(_accepted(type(old), config))
 
 
 def _config(old: Any) -> dict[str, Any]:

@@ -83,7 +83,18 @@ def unstack(site: Site) -> None:
         site.output(*axes[:axis], *axes[axis + 1 :])
 
 
-@op("Split", "ArraySplit")
+@op("ArraySplit")
+def array_split(site: Site) -> None:
+    """Parts as equal as can be: after a cut they would end elsewhere, so the axis stays whole."""
+    axes = site.axes()
+    axis = site.operation.axis % site.rank
+    site.freeze(axes[axis])
+    axes[axis] = None
+    for _ in site.call.outputs:
+        site.output(*axes)
+
+
+@op("Split")
 def split(site: Site) -> None:
     """Labels are split too; after a cut the parts end where their kept positions end."""
     axes = site.axes()

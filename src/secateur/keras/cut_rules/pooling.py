@@ -21,7 +21,7 @@ from secateur.network import MaybeLabels
     "Cropping2D", "Cropping3D", "Resizing", "CenterCrop", "RandomFlip", "RandomRotation",
     "RandomZoom", "RandomTranslation", "RandomCrop",
 )  # fmt: skip
-@op("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool", "Resize")
+@op("MaxPool", "AveragePool", "Resize")
 def over_space(site: Site) -> None:
     """Works on each channel alone."""
     _, channels = spatial(site)

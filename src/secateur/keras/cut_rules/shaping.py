@@ -93,9 +93,12 @@ def _unknown_lead(
     unknown = [[axis for axis, size in enumerate(s) if size is None] for s in (before, after)]
     if len(unknown[0]) == len(unknown[1]) or not (unknown[0] and unknown[1]):
         return None
-    one, two = (axes[-1] + 1 for axes in unknown)
-    tails = [math.prod(size or 1 for size in s) for s in (before[one:], after[two:])]
-    return (one, two) if tails[0] == tails[1] else None
+    for one in range(unknown[0][-1] + 1, len(before)):
+        for two in range(unknown[1][-1] + 1, len(after)):
+            tails = [math.prod(size or 1 for size in s) for s in (before[one:], after[two:])]
+            if tails[0] == tails[1]:
+                return one, two
+    return None
 
 
 def _merge(site: Site, sizes: Sequence[int], labels: Sequence[MaybeLabels]) -> Labels:
