@@ -186,10 +186,12 @@ class Windows(keras.layers.Layer):
 class Averaged(keras.layers.Layer):
     """Uses a length as a number, and as the end of a slice."""
 
+    def build(self, shape):
+        self.table = self.add_weight(shape=(1, 64, 1), name="table", initializer="random_normal")
+
     def call(self, x):
         length = ops.shape(x)[1]
-        table = ops.reshape(ops.arange(64 * 1, dtype="float32"), (1, 64, 1)) / 64.0
-        return x / ops.cast(length, "float32") + x[:, :1] + table[:, :length]
+        return x / ops.cast(length, "float32") + x[:, :1] + self.table[:, :length]
 
 
 class HandWritten(keras.layers.Layer):
@@ -233,6 +235,21 @@ def test_a_call_that_decides_by_values_is_refused():
     model = keras.Model(i, layers.Dense(2)(ByValue()(layers.Dense(8)(i))))
     with pytest.raises(UnsupportedModelError, match="not what the model does"):
         sc.cut(model, ratio=0.5)
+
+
+class Sliced(keras.layers.Layer):
+    """Slices an array, of which nothing is recorded, by a length that only the data tells."""
+
+    def call(self, x):
+        return x + ops.ones((1, 64, 1))[:, : ops.shape(x)[1]]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_arrays_sliced_by_unknown_lengths_are_refused(given):
+    i = keras.Input((None, 4))
+    model = keras.Model(i, layers.Dense(2)(Sliced()(layers.Dense(8)(i))))
+    with pytest.raises(UnsupportedModelError, match="not what the model does"):
+        sc.cut(model, data(40, 6, 4) if given else None, ratio=0.5)
 
 
 class Slow(keras.layers.Layer):

@@ -36,7 +36,8 @@ from secateur.keras.settling import settle
 from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
-_PROOF_SAMPLES = 32
+# A prime that is hardly a width: ops.add takes (n, 1) for a bias where n is the width of what it meets.
+_PROOF_SAMPLES = 31
 # Not "std": a constant unit may go only once its mean is folded into the next bias.
 _MEASURES = ("mean", "rms", "max")
 
@@ -140,6 +141,7 @@ def plan_cut(
     batches = None
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
+        check_trace(bench.graph, _samples(bench.description, batches)[0])
     bypasses, per_unit = _choose_bypasses(bench, batches, measure, bypassing)
     plan = CutPlan(model.name, measure, (), bypasses=bypasses)
     smaller = without(bench, plan.bypassed)

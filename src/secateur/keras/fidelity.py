@@ -25,17 +25,21 @@ def check_trace(description: Description, samples: Any) -> None:
         UnsupportedModelError: The outputs differ.
     """
     model = description.graph.model
-    found = tree.flatten(run(description, samples, everything(description)))
     expected = tree.flatten(model(samples, training=False))
-    worst = max(
-        (relative_difference(one, two) for one, two in zip(found, expected, strict=True)),
-        default=0.0,
-    )
-    tolerance = tolerance_of(description)
+    try:
+        found = tree.flatten(run(description, samples, everything(description)))
+    except Exception as error:
+        raise _unlike(model, f"running it raised {type(error).__name__}: {error}") from error
+    differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]
+    worst, tolerance = max(differences, default=0.0), tolerance_of(description)
     if not worst <= tolerance:
-        raise UnsupportedModelError(
-            f"Model {model.name!r} was traced, but what was traced is not what the model does: the "
-            f"outputs differ by {worst:.3g} relative, more than {tolerance:g}. A `call` may decide by "
-            "values or use functions other than keras.ops: write it with keras.ops alone, or register "
-            "a rule for its layer (secateur.register_rule)."
-        )
+        raise _unlike(model, f"outputs differ by {worst:.3g} relative, more than {tolerance:g}")
+
+
+def _unlike(model: Any, what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Model {model.name!r} was traced, but what was traced is not what the model does: {what}. A "
+        "`call` may decide by values, slice arrays by sizes that only the data tells, or use functions "
+        "other than keras.ops: write it with keras.ops on tensors alone, or register a rule for its "
+        "layer (secateur.register_rule)."
+    )

@@ -205,7 +205,7 @@ def _hold(value: Any, axes: Axes, kept: Kept) -> Any:
     return value
 
 
-def random_samples(description: Description, num_samples: int = 4, seed: int = 0) -> Any:
+def random_samples(description: Description, num_samples: int = 5, seed: int = 0) -> Any:
     """Random inputs: normal values; for integer inputs, numbers below the smallest table they index."""
     generator = np.random.default_rng(seed)
     limits = _token_limits(description)

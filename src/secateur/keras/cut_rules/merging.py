@@ -143,7 +143,12 @@ def get_item(site: Site) -> None:
                 return
             if labels is not None and entry.step not in (None, 1, -1):
                 _tie_strides(site, labels, abs(entry.step))
-            result.append(None if labels is None or size is None else labels[entry])
+            part = None if labels is None or size is None else labels[entry]
+            if part is not None and part.size == 1 and labels is not None and labels.size > 1:
+                # An axis of one position is spread over what it meets; it must not become empty.
+                site.freeze(part, f"{site.name} takes this position alone")
+                part = None
+            result.append(part)
         else:
             site.freeze(labels)
     site.output(*result)

@@ -91,7 +91,9 @@ def _unknown_lead(
     As where (batch, time, features) become (rows, features). None where every unknown axis stays.
     """
     unknown = [[axis for axis, size in enumerate(s) if size is None] for s in (before, after)]
-    if len(unknown[0]) == len(unknown[1]) or not (unknown[0] and unknown[1]):
+    known = [math.prod(size for size in s if size is not None) for s in (before, after)]
+    stay = len(unknown[0]) == len(unknown[1]) and known[0] == known[1]
+    if stay or not (unknown[0] and unknown[1]):
         return None
     for one in range(unknown[0][-1] + 1, len(before)):
         for two in range(unknown[1][-1] + 1, len(after)):
