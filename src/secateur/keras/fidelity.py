@@ -7,8 +7,9 @@ from typing import Any
 from keras import tree
 
 from secateur.errors import UnsupportedModelError
-from secateur.keras.describe import Description, everything
-from secateur.keras.proof import relative_difference, run, tolerance_of
+from secateur.keras.describe import Description
+from secateur.keras.proof import relative_difference, tolerance_of
+from secateur.keras.running import run_graph
 
 
 def check_trace(description: Description, samples: Any) -> None:
@@ -27,7 +28,7 @@ def check_trace(description: Description, samples: Any) -> None:
     model = description.graph.model
     expected = tree.flatten(model(samples, training=False))
     try:
-        found = tree.flatten(run(description, samples, everything(description)))
+        found = tree.flatten(run_graph(description.graph, samples))
     except Exception as error:
         raise _unlike(model, f"running it raised {type(error).__name__}: {error}") from error
     differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]

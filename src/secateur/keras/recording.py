@@ -19,7 +19,7 @@ from keras.src.layers import layer as layer_module
 from keras.src.ops.node import Node
 
 from secateur.keras.graph import Constant
-from secateur.keras.patching import here_only, one_trace_at_a_time, replaced_here
+from secateur.keras.replacing import here_only, one_trace_at_a_time, replaced_here
 from secateur.keras.sized_ops import sizes_understood
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 from keras.src import ops as source_ops
 
-from secateur.keras.patching import replaced_here
+from secateur.keras.replacing import replaced_here
 from secateur.keras.sizes import Size, any_pending, counted, is_pending
 
 _NATIVE: dict[str, Callable[..., Any]] = {
