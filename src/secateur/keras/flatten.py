@@ -18,7 +18,7 @@ from secateur.keras.reading import read_graph
 from secateur.keras.recording import FOLLOW_CALLER, Opener, Recording, Twins, twin
 
 __all__ = [
-    "Call", "Constant", "Graph", "Opener", "Source", "Tensor", "Twins", "flatten", "input_structure",
+    "Call", "Constant", "Graph", "Nest", "Opener", "Source", "Tensor", "Twins", "flatten", "input_structure",
     "twin",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from keras import ops
 from keras.src import backend
 
 from secateur.arrays import Array
-from secateur.keras.cut_rules.opening import twin
+from secateur.keras.flatten import twin
 
 
 def previous_states(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Array:
