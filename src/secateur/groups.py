@@ -190,17 +190,18 @@ def _signatures(
     signature = np.zeros(units.num_units, np.uint64)
     span = np.zeros(units.num_units, np.int64)
 
-    def add(labels: Labels) -> npt.NDArray[np.int64]:
-        counts = np.bincount(units.unit_of[labels], minlength=units.num_units)
+    def add(labels: Labels) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        # Only the units that are there are touched: the cost of all axes is that of their positions.
+        own, counts = np.unique(units.unit_of[labels], return_counts=True)
         number = random.integers(1, 2**63, dtype=np.uint64)
         with np.errstate(over="ignore"):
-            signature[:] += counts.astype(np.uint64) * number
-        return np.asarray(counts, np.int64)
+            signature[own] += counts.astype(np.uint64) * number
+        return own, counts.astype(np.int64)
 
     for origin in network.origins:
-        counts = add(origin.labels)
+        own, counts = add(origin.labels)
         if origin.makes_units:
-            np.maximum(span, counts, out=span)
+            span[own] = np.maximum(span[own], counts)
     for weight in network.weights.values():
         for labels in weight.axes:
             if labels is not None:

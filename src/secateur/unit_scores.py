@@ -50,7 +50,7 @@ def weight_scores(
                 continue
             own = _squares_along(arrays[key], axis)
             members = units.unit_of[labels]
-            squares[made] += np.bincount(members, weights=own, minlength=units.num_units)
+            np.add.at(squares[made], members, own)
             seen[made][members] = True
     norms = {made: np.sqrt(total) for made, total in squares.items()}
     if measure == "path":

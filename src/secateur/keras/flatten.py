@@ -18,8 +18,8 @@ from secateur.keras.reading import read_graph
 from secateur.keras.recording import FOLLOW_CALLER, Opener, Recording, Twins, twin
 
 __all__ = [
-    "Call", "Constant", "Graph", "Nest", "Opener", "Source", "Tensor", "Twins", "flatten", "input_structure",
-    "twin",
+    "Call", "Constant", "Graph", "Nest", "Opener", "Source", "Tensor", "Twins", "flatten",
+    "input_structure", "twin",
 ]  # fmt: skip
 
 

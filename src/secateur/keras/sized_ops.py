@@ -193,11 +193,15 @@ def keeps_batch(x: Any) -> bool:
 
     Layers keep it by Keras's contract; of ops, those that may move it are looked at.
     """
-    seen: set[int] = set()
+    kept = _traces_to_batch(x)
+    x._secateur_batch = kept  # so that the walks of one trace are as long as the graph, together
+    return kept
+
+
+def _traces_to_batch(x: Any) -> bool:
     while True:
-        if x.shape[0] is not None or id(x) in seen:
+        if x.shape[0] is not None:
             return False
-        seen.add(id(x))
         if hasattr(x, "_secateur_batch"):
             return bool(x._secateur_batch)
         history = getattr(x, "_keras_history", None)
