@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import tree
 
 from secateur.errors import UnsupportedModelError
@@ -32,6 +33,8 @@ def check_trace(description: Description, samples: Any) -> None:
     except Exception as error:
         raise _unlike(model, f"running it raised {type(error).__name__}: {error}") from error
     differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]
+    if np.isnan(differences).any():
+        return  # NaN on these samples: measuring and the proof say so, and where.
     worst, tolerance = max(differences, default=0.0), tolerance_of(description)
     if not worst <= tolerance:
         raise _unlike(model, f"outputs differ by {worst:.3g} relative, more than {tolerance:g}")
