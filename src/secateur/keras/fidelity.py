@@ -8,34 +8,34 @@ import numpy as np
 from keras import tree
 
 from secateur.errors import UnsupportedModelError
-from secateur.keras.describe import Description
+from secateur.keras.graph import Graph
 from secateur.keras.proof import relative_difference, tolerance_of
 from secateur.keras.running import run_graph
 
 
-def check_trace(description: Description, samples: Any) -> None:
+def check_trace(graph: Graph, samples: Any) -> None:
     """Compare the flat calls with the model itself.
 
     The proof compares a cut model with flat calls; a `call` that depends on something else than its
     tensors (their values, say, or the clock) would be traced wrongly, and both would be wrong alike.
 
     Args:
-        description: The flat model.
+        graph: The flat model.
         samples: Inputs, nested as the model takes them.
 
     Raises:
         UnsupportedModelError: The outputs differ.
     """
-    model = description.graph.model
+    model = graph.model
     expected = tree.flatten(model(samples, training=False))
     try:
-        found = tree.flatten(run_graph(description.graph, samples))
+        found = tree.flatten(run_graph(graph, samples))
     except Exception as error:
         raise _unlike(model, f"running it raised {type(error).__name__}: {error}") from error
     differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]
     if np.isnan(differences).any():
         return  # NaN on these samples: measuring and the proof say so, and where.
-    worst, tolerance = max(differences, default=0.0), tolerance_of(description)
+    worst, tolerance = max(differences, default=0.0), tolerance_of(graph)
     if not worst <= tolerance:
         raise _unlike(model, f"outputs differ by {worst:.3g} relative, more than {tolerance:g}")
 

@@ -15,6 +15,7 @@ from secateur.errors import ProofError
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Tensor
+from secateur.keras.graph import Graph
 from secateur.keras.rebuild import Rebuilt
 from secateur.keras.running import fill, input_values, last_uses, run_call
 from secateur.keras.variables import read_array
@@ -78,7 +79,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     expected = [*outputs, *(seen[id(rebuilt.probed[number])] for number in probes)]
     given = tree.flatten(rebuilt.probe(tree.flatten(samples), training=False))
     found = [*given[: len(outputs)], *(given[len(outputs) + number] for number in probes)]
-    tolerance = tolerance_of(description)
+    tolerance = tolerance_of(description.graph)
     differences = [relative_difference(one, two) for one, two in zip(found, expected, strict=True)]
     worst = max(differences, default=0.0)
     count = int(tree.flatten(samples)[0].shape[0])
@@ -91,11 +92,9 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     return Proof(worst, tolerance, count, data)
 
 
-def tolerance_of(description: Description) -> float:
+def tolerance_of(graph: Graph) -> float:
     """What two runs of a model may differ by, relative: that of its least exact dtype."""
-    layers = [
-        c.operation for c in description.graph.calls if isinstance(c.operation, keras.layers.Layer)
-    ]
+    layers = [c.operation for c in graph.calls if isinstance(c.operation, keras.layers.Layer)]
     dtypes = {str(layer.compute_dtype) for layer in layers}
     return max([TOLERANCE["float32"], *(TOLERANCE.get(dtype, 0.0) for dtype in dtypes)])
 
