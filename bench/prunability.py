@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from bench.zoo import applications, backbones, tasks
+from bench.architectures import applications, backbones, tasks
 from keras import tree
 
 from secateur.keras.cut_rules import is_leaf, opener_of
