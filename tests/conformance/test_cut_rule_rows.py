@@ -153,6 +153,7 @@ def bits(name):
 
 
 OPS_HERE = {
+    "convert": lambda x: ops.cast(ops.convert_to_tensor(x, dtype="float64"), "float32"),
     **{name: unary(name) for name in UNARY},
     **{name: binary(name) for name in BINARY},
     **{name: reduced(name) for name in REDUCED},
