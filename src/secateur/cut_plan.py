@@ -64,6 +64,8 @@ class GroupCut:
         width: Number of units.
         removed: Units that go, by position.
         why: Why less goes than was asked for, or nothing; "" otherwise.
+        asked: Number of units that were to go by the target alone; none of an output of the model, or
+            of a layer that the user left out.
     """
 
     name: str
@@ -72,6 +74,7 @@ class GroupCut:
     width: int
     removed: tuple[int, ...] = ()
     why: str = ""
+    asked: int = 0
 
     @property
     def kept(self) -> int:
@@ -135,7 +138,7 @@ class CutPlan:
             raise InvalidArgumentError(
                 f"Group {group.name!r} would be empty; keep at least one unit."
             )
-        new = replace(group, removed=positions, why="edited")
+        new = replace(group, removed=positions, why="edited", asked=len(positions))
         return replace(self, groups=tuple(new if g is group else g for g in self.groups))
 
     def apply(self) -> Any:
@@ -191,7 +194,9 @@ class CutPlan:
         whole = [group for group in self.groups if not group.removed]
         units = sum(len(group.removed) for group in cut)
         total = sum(group.width for group in self.groups)
-        lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go"]
+        asked = sum(group.asked for group in self.groups)
+        told = f" ({asked:,} were to go)" if asked != units else ""
+        lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go{told}"]
         lines += [f"  {group}" for group in cut]
         if whole:
             lines.append("left whole:")
@@ -216,6 +221,7 @@ def _group_from_dict(entry: Mapping[str, Any]) -> GroupCut:
         width=width,
         removed=removed,
         why=str(entry["why"]),
+        asked=int(entry.get("asked", len(removed))),
     )
 
 
@@ -246,8 +252,10 @@ class Choice:
 
     def refusal(self, group: Group) -> str:
         """Why a group stays whole, or ""."""
-        if group.reason:
-            return group.reason
+        return group.reason or self.omission(group)
+
+    def omission(self, group: Group) -> str:
+        """Why the user leaves a group whole, or ""."""
         if self.granularity is not None and group.kind not in self.granularity:
             return f"granularity does not name {group.kind}s"
         if self.include is not None and not _matches(group.makers, self.include):
@@ -309,14 +317,16 @@ def choose(
         )
     cuts = []
     for group, name, why, count in zip(groups, names, refusals, wanted, strict=True):
+        width = len(group.units)
         if why:
-            cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), (), why))
+            asked = 0 if group.is_output or choice.omission(group) else count
+            cuts.append(GroupCut(name, group.makers, group.kind, width, (), why, asked))
             continue
         given = target.keep is not None
         allowed, note = (count, "") if given else _allowed(group, count, choice)
         order = np.argsort(scores[name], kind="stable")[:allowed]
         removed = tuple(sorted(int(position) for position in order))
-        cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), removed, note))
+        cuts.append(GroupCut(name, group.makers, group.kind, width, removed, note, count))
     return tuple(cuts)
 
 
@@ -353,16 +363,20 @@ def _wanted(
         ]
     if target.threshold is not None:
         counts = []
-        for name, why in zip(names, refusals, strict=True):
-            own = scores[name] if not why else np.zeros(0)
+        for name in names:
+            own = scores[name][np.isfinite(scores[name])]
             bar = target.threshold * (float(own.mean()) if target.relative and own.size else 1.0)
             counts.append(int(np.count_nonzero(own < bar)))
         return counts
     assert target.ratio is not None
     ratio = target.ratio
+    by_layer = [math.floor(ratio * len(group.units) + 0.5) for group in groups]
     if target.scope == "layer":
-        return [math.floor(ratio * len(group.units) + 0.5) for group in groups]
-    return _globally(groups, names, scores, ratio, refusals)
+        return by_layer
+    counts = _globally(groups, names, scores, ratio, refusals)
+    return [
+        own if why else count for own, why, count in zip(by_layer, refusals, counts, strict=True)
+    ]
 
 
 def _by_count(group: Group, name: str, keep: Mapping[str, int], why: str) -> int:

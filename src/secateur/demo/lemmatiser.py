@@ -46,6 +46,11 @@ class Rows:
     lemmas: list[frozenset[str]]
     features: Array
 
+    def part(self, order: Array) -> Rows:
+        """Some of the rows, by position."""
+        words, lemmas = self.words, self.lemmas
+        return Rows([words[i] for i in order], [lemmas[i] for i in order], self.features[order])
+
 
 @dataclass(frozen=True)
 class Lemmatiser:
@@ -62,6 +67,15 @@ class Lemmatiser:
             for label, word, lemmas in zip(classes, rows.words, rows.lemmas, strict=True)
         )
         return right / len(rows.words)
+
+    def right_rules(self, rows: Rows) -> Array:
+        """Which rules give an accepted lemma, (rows, rules) bool."""
+        return np.array(
+            [
+                [word.endswith(rule[0]) and _apply(rule, word) in lemmas for rule in self.rules]
+                for word, lemmas in zip(rows.words, rows.lemmas, strict=True)
+            ]
+        )
 
 
 def load_lemmatiser() -> Lemmatiser:

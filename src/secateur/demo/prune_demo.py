@@ -13,6 +13,10 @@ import secateur as sc
 from secateur.demo.lemmatiser import Lemmatiser, Rows, load_lemmatiser, load_rows
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
+NOTE = (
+    "The lemmatiser of lemminflect, pruned in one shot by magnitude, without retraining; accuracy "
+    "on all 80,643 labelled rows, after reading our file back. Sizes in bytes."
+)
 
 
 @dataclass(frozen=True)

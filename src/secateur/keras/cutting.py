@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from keras import tree
 
+from secateur.calibration import CalibrationData
 from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.groups import Group, Units, groups_of, solve
+from secateur.keras.alignment import AutoAlign
 from secateur.keras.carrying import carry_compilation
 from secateur.keras.cut_rules import Kept, is_leaf, opener_of
 from secateur.keras.data import calibration_data, input_signature
@@ -25,11 +27,15 @@ from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
 from secateur.keras.variables import read_array
+from secateur.shortfall import shortfall
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
 _PROOF_SAMPLES = 32
+_RANDOM_SAMPLES = 4
 # Not "std": a constant unit may go only once its mean is folded into the next bias.
 _MEASURES = ("mean", "rms", "max")
+
+Progress = Callable[[str, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,14 @@ def plan_cut(
     relative: bool = False,
     scope: str = "layer",
     measure: str | None = None,
-    align: int = 8,
+    align: int | str | AutoAlign = 8,
     granularity: Collection[str] | None = None,
     include: Collection[str] | None = None,
     exclude: Collection[str] = (),
     batch_size: int = 32,
     max_samples: int | None = None,
     proof: bool = True,
+    progress: Progress | None = None,
 ) -> CutPlan:
     """Decide which subnetworks of a model go; nothing changes yet.
 
@@ -98,7 +105,9 @@ def plan_cut(
             mean.
         measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
             (default), "incoming", "outgoing" norms of the weights.
-        align: Kept widths are multiples of it; 1 switches rounding off.
+        align: Kept widths are multiples of it; 1 switches rounding off. "auto" times the layers at
+            some widths on this machine, on a batch of the data, for 20 seconds at most
+            (`AutoAlign` sets others), and keeps the smallest of the fastest.
         granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head",
             "embedding".
         include: Names of layers that may lose units (wildcards allowed).
@@ -106,6 +115,10 @@ def plan_cut(
         batch_size: For data given as arrays.
         max_samples: Read no more than so many samples.
         proof: False switches off the comparison that `apply` makes.
+        progress: Called with what was done and how many such steps there are, where that is known.
+
+    Warns:
+        CutNotFasterWarning: By `align="auto"`, layers are smaller but not faster on this machine.
 
     Returns:
         A `CutPlan`; `plan.apply()` makes the cut.
@@ -125,7 +138,8 @@ def plan_cut(
     """
     _check_model(model)
     target = CutTarget(threshold, ratio, keep, relative, scope)
-    choice = Choice(align, granularity, include, exclude)
+    auto = AutoAlign.of(align)
+    choice = Choice(1 if auto else align, granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
     sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
@@ -133,7 +147,8 @@ def plan_cut(
     batches = None
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
-        per_unit = measure_outputs(bench.description, bench.units, batches, measure)
+        told = _told(batches, progress)
+        per_unit = measure_outputs(bench.description, bench.units, told, measure)
     else:
         per_unit = weight_scores(
             bench.description.network,
@@ -145,6 +160,12 @@ def plan_cut(
         name: per_unit[group.units] for name, group in zip(bench.names, bench.groups, strict=True)
     }
     cuts = choose(bench.groups, scores, target, choice)
+    if auto:
+        fixed = keep is not None
+        batch = _samples(bench.description, batches, batch_size)[0]
+        cuts = auto.widen(
+            bench.description, bench.units, bench.groups, cuts, scores, batch, fixed, progress
+        )
     plan = CutPlan(model.name, measure, cuts, bench.description.walls)
     return _bound(plan, model, bench, batches, proof)
 
@@ -270,10 +291,19 @@ class _Signed:
 
 def _batches(
     description: Description, model: Any, data: Any, batch_size: int, max_samples: int | None
-) -> Any:
+) -> CalibrationData:
     signed = model if getattr(model, "inputs", None) else _Signed(description)
     signature = input_signature(signed)
     return calibration_data(signature, data, batch_size, max_samples=max_samples)
+
+
+def _told(batches: CalibrationData, progress: Progress | None) -> Iterator[Any]:
+    """Batches, with word of each one that was measured."""
+    total = batches.num_batches
+    for number, batch in enumerate(batches, 1):
+        yield batch
+        if progress is not None:
+            progress(f"measured batch {number}", total)
 
 
 def _bound(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutPlan:
@@ -288,19 +318,10 @@ def _apply(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) 
         samples, source = _samples(bench.description, batches)
         figures = prove(bench.description, kept, new, samples, source)
     carry_compilation(model, new.model, pairs, kept)
-    _warn_if_nothing(plan)
+    message = shortfall(plan)
+    if message:
+        warnings.warn(message, TargetNotReachedWarning, stacklevel=4)
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
-
-
-def _warn_if_nothing(plan: CutPlan) -> None:
-    if not any(group.removed for group in plan.groups):
-        reasons = list(dict.fromkeys(group.why for group in plan.groups if group.why))
-        warnings.warn(
-            f"Nothing was cut from {plan.model!r}: "
-            f"{'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
-            TargetNotReachedWarning,
-            stacklevel=4,
-        )
 
 
 def _kept(cuts: tuple[GroupCut, ...], bench: _Bench) -> Kept:
@@ -310,8 +331,10 @@ def _kept(cuts: tuple[GroupCut, ...], bench: _Bench) -> Kept:
     return Kept(keep[bench.units.unit_of])
 
 
-def _samples(description: Description, batches: Any) -> tuple[Any, str]:
+def _samples(
+    description: Description, batches: Any, num_random: int = _RANDOM_SAMPLES
+) -> tuple[Any, str]:
     if batches is None:
-        return random_samples(description), "random"
+        return random_samples(description, num_random), "random"
     batch = next(iter(itertools.islice(batches, 1)))
     return tree.map_structure(lambda x: x[:_PROOF_SAMPLES], batch), "given"
