@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 
@@ -24,7 +25,7 @@ class SimpleNN(keras.Model):
 def simple_nn(num_inputs: int = 10) -> keras.Model:
     """`SimpleNN`, built: one number between 0 and 1 from `num_inputs` numbers."""
     model = SimpleNN()
-    model.build((None, num_inputs))
+    model(np.zeros((1, num_inputs), np.float32))
     return model
 
 
@@ -64,7 +65,9 @@ def transformer(
     """Embeddings of words and positions, `num_layers` encoder blocks, mean over time."""
     tokens = keras.Input((length,), dtype="int32", name="tokens")
     x = layers.Embedding(num_tokens, width, name="words")(tokens)
-    x = x + layers.Embedding(length, width, name="positions")(ops.arange(length)[None])
+    # Counted from the tokens: called on a constant, the layer would be one, too, and never trained.
+    numbers = ops.cumsum(ops.ones_like(tokens), axis=1) - 1
+    x = x + layers.Embedding(length, width, name="positions")(numbers)
     x = layers.Dropout(0.2)(x)
     for number in range(num_layers):
         x = _block(x, width, num_heads, f"block{number}")

@@ -244,7 +244,7 @@ class Choice:
     def __post_init__(self) -> None:
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
             raise InvalidArgumentError(
-                f"align must be an integer of at least 1, got {self.align!r}."
+                f"align must be an integer of at least 1 or 'auto', got {self.align!r}."
             )
         unknown = set(self.granularity or ()) - set(KINDS)
         if unknown:

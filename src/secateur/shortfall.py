@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.cut_plan import CutPlan, GroupCut
 
-_ENOUGH = 0.75
+_ENOUGH = 2 / 3
 _MOST_REASONS = 4
 _LONGEST_REASON = 140
 
@@ -13,7 +13,7 @@ def shortfall(plan: CutPlan) -> str:
     """What to tell a user who gets less than was asked for; "" where that is not so.
 
     Rounding of widths and a layer that cannot be cut are ordinary, and the plan says so where they
-    happen. Told is only what adds up: fewer than three quarters of the units that were to go do go.
+    happen. Told is only what adds up: fewer than two thirds of the units that were to go do go.
     Layers that are outputs of the model, or that the user left out, are not asked.
 
     Args:
@@ -63,4 +63,5 @@ def _names(groups: list[GroupCut]) -> str:
 
 
 def _short(why: str) -> str:
+    why = why.removeprefix("held back: ")
     return why if len(why) <= _LONGEST_REASON else why[: _LONGEST_REASON - 3] + "..."

@@ -23,13 +23,12 @@ _PRUNE_COLUMNS: Sequence[Column] = (
 )
 _CUT_COLUMNS: Sequence[Column] = (
     (">ratio", lambda row: f"{row.asked:.0%}"),
-    (">hidden units", lambda row: str(row.units)),
-    (">parameters", lambda row: f"{row.parameters:,}"),
-    (">accuracy before", lambda row: f"{row.before:.4f}"),
+    (">units", lambda row: str(row.units)),
+    (">weights", lambda row: f"{row.parameters:,}"),
+    (">before", lambda row: f"{row.before:.4f}"),
     (">cut", lambda row: f"{row.after:.4f}"),
-    (">fine-tuned", lambda row: f"{row.tuned:.4f}"),
-    (">ms before", lambda row: f"{row.milliseconds_before:.2f}"),
-    (">ms after", lambda row: f"{row.milliseconds_after:.2f}"),
+    (">tuned", lambda row: f"{row.tuned:.4f}"),
+    (">ms", lambda row: f"{row.milliseconds_before:.2f} -> {row.milliseconds_after:.2f}"),
     (">.keras", lambda row: f"{row.keras_bytes:,}"),
 )
 

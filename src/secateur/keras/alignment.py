@@ -248,12 +248,14 @@ def _work(site: Site, kept: Kept, values: Mapping[int, _Value]) -> Work:
     change = site.argument_change
     args, kwargs = (call.args, call.kwargs) if change is None else change(kept)
     shapes: dict[int, tuple[int, ...]] = {}
+    taken: list[tuple[int, ...]] = []
     for tensor in call.inputs:
         own, value = site.known[id(tensor)], values[id(tensor)]
         sizes = zip(own, value.shape, strict=True)
         shapes[id(tensor)] = tuple(kept.count(labels, size) for labels, size in sizes)
+        taken.append(shapes[id(tensor)])
     config = {**old.get_config(), **changes, "name": ""}
-    key = (type(old), repr(config), tuple(shapes.values()))
+    key = (type(old), repr(config), tuple(taken))
 
     def make() -> Callable[[], Any]:
         layer = made_again(old, changes, old.name)
