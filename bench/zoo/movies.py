@@ -12,7 +12,7 @@ def load_movies(margin: float = 0.5) -> Labelled:
     """Sentences that are "neg" or "pos" by at least `margin` (0.5: 10,072 of them).
 
     Raises:
-        Unavailable: The package cannot be had.
+        UnavailableError: The package cannot be had.
     """
     pairs = []
     for line in read_text(_FILE).splitlines()[1:]:

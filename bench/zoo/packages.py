@@ -12,7 +12,7 @@ from pathlib import Path
 FOLDER_VARIABLE = "SECATEUR_ZOO"
 
 
-class Unavailable(RuntimeError):
+class UnavailableError(RuntimeError):
     """A package cannot be had here; the message says which, and where it may be put."""
 
 
@@ -40,7 +40,7 @@ class Package:
             member: Its path inside the wheel.
 
         Raises:
-            Unavailable: The package cannot be had, or holds no such file.
+            UnavailableError: The package cannot be had, or holds no such file.
         """
         unpacked = self._unpacked(member)
         if unpacked is not None:
@@ -50,7 +50,7 @@ class Package:
             try:
                 return archive.read(member)
             except KeyError:
-                raise Unavailable(f"{wheel.name} holds no {member}.") from None
+                raise UnavailableError(f"{wheel.name} holds no {member}.") from None
 
     def _unpacked(self, member: str) -> Path | None:
         """The file in a folder into which wheels were unpacked, each under its own name."""
@@ -78,7 +78,7 @@ class Package:
         wheel = self._wheel([cache])
         if wheel is None:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-            raise Unavailable(
+            raise UnavailableError(
                 f"{wanted} cannot be fetched ({reason}). Put its wheel into a folder and name that in "
                 f"{FOLDER_VARIABLE}."
             )

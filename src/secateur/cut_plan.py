@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
+import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secateur.errors import InvalidArgumentError
+from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.groups import Group
 
 _FORMAT = 1
@@ -45,12 +46,32 @@ class CutTarget:
             raise InvalidArgumentError(
                 f"Give exactly one of threshold, ratio and keep, got {given or 'none'}."
             )
+        self._check_types()
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise InvalidArgumentError(f"ratio must be in [0, 1), got {self.ratio!r}.")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InvalidArgumentError(f"threshold must be finite, got {self.threshold!r}.")
         if self.scope not in ("layer", "global"):
             raise InvalidArgumentError(f"scope must be 'layer' or 'global', got {self.scope!r}.")
+        if self.relative and self.threshold is None:
+            raise InvalidArgumentError("relative=True is for a threshold; give threshold=0.1, say.")
+        if self.scope == "global" and self.ratio is None:
+            raise InvalidArgumentError("scope='global' is for a ratio; give ratio=0.5, say.")
+
+    def _check_types(self) -> None:
+        for name in ("threshold", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, numbers.Real):
+                raise ArgumentTypeError(f"{name} must be a number, got {value!r}.")
+        if self.keep is None:
+            return
+        if not isinstance(self.keep, Mapping):
+            raise ArgumentTypeError(
+                f"keep must be a dict, such as {{'dense': 32}}, got {self.keep!r}."
+            )
+        for name, count in self.keep.items():
+            if not isinstance(count, numbers.Integral):
+                raise ArgumentTypeError(f"keep[{name!r}] must be an integer, got {count!r}.")
 
 
 @dataclass(frozen=True)
@@ -246,7 +267,7 @@ class Choice:
             raise InvalidArgumentError(
                 f"align must be an integer of at least 1 or 'auto', got {self.align!r}."
             )
-        unknown = set(self.granularity or ()) - set(KINDS)
+        unknown = set(_listed(self.granularity)) - set(KINDS)
         if unknown:
             raise InvalidArgumentError(f"granularity must be among {KINDS}, got {sorted(unknown)}.")
 
@@ -256,7 +277,7 @@ class Choice:
 
     def omission(self, group: Group) -> str:
         """Why the user leaves a group whole, or ""."""
-        if self.granularity is not None and group.kind not in self.granularity:
+        if self.granularity is not None and group.kind not in _listed(self.granularity):
             return f"granularity does not name {group.kind}s"
         if self.include is not None and not _matches(group.makers, self.include):
             return "not included"
@@ -270,8 +291,12 @@ class Choice:
 
 
 def _matches(names: Sequence[str], patterns: Collection[str]) -> bool:
-    listed = [patterns] if isinstance(patterns, str) else patterns
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in listed)
+    return any(fnmatch.fnmatchcase(name, own) for name in names for own in _listed(patterns))
+
+
+def _listed(words: Collection[str] | None) -> list[str]:
+    """Several words, one, or none."""
+    return [words] if isinstance(words, str) else list(words or ())
 
 
 def unique_names(groups: Sequence[Group]) -> list[str]:
@@ -340,8 +365,7 @@ def _check_names(
             f"keep names layers that make no units: {unknown}; there are {sorted(makers)[:20]}."
         )
     for patterns in (choice.include, choice.exclude):
-        listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
-        lost = [p for p in listed if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
+        lost = [p for p in _listed(patterns) if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
         if lost:
             raise InvalidArgumentError(
                 f"No layer is called {lost}; there are {sorted(makers)[:20]}."

@@ -30,9 +30,11 @@ def shortfall(plan: CutPlan) -> str:
     if gone and gone >= _ENOUGH * asked:
         return ""
     if not asked:
-        reasons = list(dict.fromkeys(group.why for group in plan.groups if group.why))
-        said = "; ".join(map(_short, reasons[:_MOST_REASONS]))
-        return f"Nothing was cut from {plan.model!r}: {said or 'no unit was asked to go'}."
+        if not all(group.why for group in plan.groups):
+            return f"Nothing was cut from {plan.model!r}: no unit that can go was to go."
+        reasons = list(dict.fromkeys(group.why for group in plan.groups))
+        said = "; ".join(map(_short, reasons[:_MOST_REASONS])) or "it has no units"
+        return f"Nothing was cut from {plan.model!r}: {said}."
     if gone:
         start = f"Of {asked:,} units that were to go from {plan.model!r} only {gone:,} can."
     else:

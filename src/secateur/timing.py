@@ -1,5 +1,7 @@
-"""Times of several functions side by side: one after the other in every round, so that what slows one
-slows all."""
+"""Times of several functions side by side.
+
+One after the other in every round, so that what slows one slows all.
+"""
 
 from __future__ import annotations
 

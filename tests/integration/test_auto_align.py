@@ -152,7 +152,9 @@ def test_the_real_timer_tells_seconds():
 
 @pytest.mark.parametrize("align", ["fast", 0, 2.5])
 def test_other_words_are_refused(align):
-    with pytest.raises(InvalidArgumentError, match="align must be an integer of at least 1 or 'auto'"):
+    with pytest.raises(
+        InvalidArgumentError, match="align must be an integer of at least 1 or 'auto'"
+    ):
         sc.plan_cut(model(), data(), ratio=0.5, align=align)
 
 

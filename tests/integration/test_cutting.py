@@ -93,7 +93,9 @@ def test_the_sample_loses_what_stays_below_a_threshold(sample, tmp_path):
 
 def test_the_sample_loses_a_ratio_without_data(sample):
     model, _, _ = sample
-    with pytest.warns(TargetNotReachedWarning, match="only 2 can.*two: 2 rounded up to 5 by align=8"):
+    with pytest.warns(
+        TargetNotReachedWarning, match="only 2 can.*two: 2 rounded up to 5 by align=8"
+    ):
         result = sc.cut(model, ratio=0.5)
     assert result.plan["one"].kept == 8
     assert "5 rounded up to 8 by align=8" in result.plan["one"].why

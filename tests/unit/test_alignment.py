@@ -61,9 +61,7 @@ def test_rounds_end_with_the_time_but_three_are_made(seconds, rounds):
         made.append(2)
         now[0] += 2
 
-    times = median_times(
-        [one, two], rounds=9, warmup=0, seconds=seconds, clock=lambda: now[0]
-    )
+    times = median_times([one, two], rounds=9, warmup=0, seconds=seconds, clock=lambda: now[0])
     assert times == [1, 2]
     assert made == [1, 2] * rounds
 

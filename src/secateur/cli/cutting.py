@@ -87,7 +87,9 @@ def _keep(given: list[str]) -> dict[str, int]:
     for entry in given:
         name, _, number = entry.rpartition("=")
         if not name or not number.isdigit():
-            raise InvalidArgumentError(f"--keep takes NAME=NUMBER, such as dense=32; got {entry!r}.")
+            raise InvalidArgumentError(
+                f"--keep takes NAME=NUMBER, such as dense=32; got {entry!r}."
+            )
         counts[name] = int(number)
     return counts
 

@@ -107,7 +107,9 @@ def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
         "--relative", action="store_true", help="threshold in multiples of the layer's mean"
     )
     cut.add_argument("--scope", choices=["layer", "global"], help="what a ratio is a ratio of")
-    cut.add_argument("--measure", help="with data: mean, rms, max; without: path, incoming, outgoing")
+    cut.add_argument(
+        "--measure", help="with data: mean, rms, max; without: path, incoming, outgoing"
+    )
     cut.add_argument("--align", metavar="N|auto", help="widths are multiples of it (default 8)")
     cut.add_argument(
         "--granularity", action="append", metavar="KIND", help="only neuron, ...; repeatable"

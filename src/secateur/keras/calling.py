@@ -17,8 +17,13 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]
         *arguments: Arrays or tensors, or lists or dicts of them.
     """
     given = tree.map_structure(ops.convert_to_tensor, arguments)
-    run = _compile(function, given)
-    return lambda: tree.map_structure(ops.convert_to_numpy, run(*given))
+    leaves = tree.flatten(given)
+
+    def flat(*own: Any) -> Any:
+        return function(*tree.pack_sequence_as(given, own))
+
+    run = _compile(flat, leaves)
+    return lambda: tree.map_structure(ops.convert_to_numpy, run(*leaves))
 
 
 def _compile(function: Callable[..., Any], given: Any) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -15,7 +15,12 @@ from keras import tree
 
 from secateur.calibration import CalibrationData
 from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
-from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
+from secateur.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    NonFiniteError,
+    TargetNotReachedWarning,
+)
 from secateur.groups import Group, Units, groups_of, solve
 from secateur.keras.alignment import AutoAlign
 from secateur.keras.carrying import carry_compilation
@@ -139,7 +144,7 @@ def plan_cut(
     _check_model(model)
     target = CutTarget(threshold, ratio, keep, relative, scope)
     auto = AutoAlign.of(align)
-    choice = Choice(1 if auto else align, granularity, include, exclude)
+    choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
     sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
@@ -261,7 +266,13 @@ def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
     arrays = {}
     for site in description.sites:
         for variable, _ in site.weights:
-            arrays[site.keys[id(variable)]] = read_array(variable).astype(np.float32)
+            array = read_array(variable).astype(np.float32)
+            if not np.isfinite(array).all():
+                raise NonFiniteError(
+                    f"The weight {variable.path!r} of layer {site.name!r} holds NaN or infinite values; "
+                    "mend the model before cutting."
+                )
+            arrays[site.keys[id(variable)]] = array
     return arrays
 
 

@@ -10,6 +10,7 @@ recorded too. A layer that cannot be opened stays whole: a wall.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ from keras.src.ops.node import Node
 
 from secateur.errors import UnsupportedModelError
 from secateur.keras.sizes import sizes_understood
+
+_BOLD = re.compile(r"\x1b\[[0-9;]*m")
 
 Nest = Any
 """Tensors, constants and plain values in lists, tuples and dicts."""
@@ -157,10 +160,16 @@ def flatten(
             outputs = model(structure, training=FOLLOW_CALLER)
         except Exception as error:
             raise UnsupportedModelError(
-                f"Model {model.name!r} cannot be traced: calling it on symbolic tensors raised "
-                f"{type(error).__name__}: {error}"
+                f"Model {model.name!r} cannot be traced: calling it on symbolic tensors of shapes "
+                f"{[tuple(x.shape) for x in tree.flatten(structure)]} raised "
+                f"{type(error).__name__}: {_plain(error)}"
             ) from error
         return trace.graph(structure, outputs)
+
+
+def _plain(error: Exception) -> str:
+    """A message of Keras as one line, without the codes that make it bold."""
+    return " ".join(_BOLD.sub("", str(error)).split())
 
 
 def _fresh(tensor: Any) -> Any:
