@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 import secateur as sc
-from secateur.demo.lemmatiser import Lemmatiser, Rows, load_lemmatiser, load_rows
+from secateur.demo.lemmatiser import Lemmatiser, Rows, set_up
 from secateur.keras.calling import compiled
 from secateur.timing import median_times
 
@@ -86,10 +86,8 @@ def run(folder: Path, on_step: Callable[[str], None] = lambda _: None) -> Iterat
     Yields:
         A row for the model as it came, then one for each ratio.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    on_step("loading the trained lemmatiser and its labelled rows")
     keras.utils.set_random_seed(0)
-    lemmatiser, rows = load_lemmatiser(), load_rows()
+    lemmatiser, rows = set_up(folder, on_step)
     order = np.random.default_rng(0).permutation(len(rows.words))
     count = int(_HELD_OUT * order.size)
     held_out, trained = rows.part(order[:count]), rows.part(order[count:][:_NUM_TRAINED])

@@ -12,6 +12,7 @@ import gzip
 import importlib.util
 import io
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,13 @@ def load_lemmatiser() -> Lemmatiser:
     )
     model.set_weights(data["weights"])
     return Lemmatiser(model, rules)
+
+
+def set_up(folder: Path, on_step: Callable[[str], None]) -> tuple[Lemmatiser, Rows]:
+    """What every demonstration begins with: its folder, the trained model and all labelled rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    on_step("loading the trained lemmatiser and its labelled rows")
+    return load_lemmatiser(), load_rows()
 
 
 def load_rows() -> Rows:
