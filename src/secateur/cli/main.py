@@ -110,7 +110,11 @@ def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
     cut.add_argument(
         "--measure", help="with data: mean, rms, max; without: path, incoming, outgoing"
     )
-    cut.add_argument("--align", metavar="N|auto", help="widths are multiples of it (default 8)")
+    cut.add_argument(
+        "--align",
+        metavar="N|auto",
+        help="widths are multiples of it (default 8); auto times them here, for 20 s at most",
+    )
     cut.add_argument(
         "--granularity", action="append", metavar="KIND", help="only neuron, ...; repeatable"
     )

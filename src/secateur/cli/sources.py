@@ -135,8 +135,12 @@ def _by_input(named: dict[str, Any], model: Any, path: Path) -> Any:
     elif set(keys) <= set(named):
         arrays = {key: named[key] for key in keys}
         return arrays if isinstance(structure, dict) else list(arrays.values())
-    wanted = f"the inputs of the model, {keys}" if len(keys) > 1 else "one array, named x"
+    wanted = f"the inputs of the model, {keys}" if len(keys) > 1 else _one_of("x", *keys)
     raise InvalidArgumentError(f"{path} holds arrays {sorted(named)}; it should hold {wanted}.")
+
+
+def _one_of(*names: str) -> str:
+    return f"one array, or one named {' or '.join(names)}"
 
 
 def write_model(path: Path, result: Any) -> None:

@@ -131,6 +131,7 @@ def plan_cut(
     Raises:
         UnsupportedModelError: The model is not built or cannot be traced.
         InvalidArgumentError: An argument out of range, or a threshold that would empty the model.
+        ArgumentTypeError: An argument, or data, of a type that cannot be used.
         NonFiniteError: Activations are NaN on this data; names the layer.
 
     Example:
