@@ -13,12 +13,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secateur.bypass_plan import BYPASS_KINDS, PLURALS, Bypass, matches
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.groups import Group
 
-_FORMAT = 1
+_FORMAT = 2
+# Format 1 knew no bypasses.
+_READABLE = (1, 2)
 KINDS = ("neuron", "channel", "unit", "head", "embedding")
 Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+def check_keep(keep: Any) -> None:
+    """Refuse what names no counts.
+
+    Raises:
+        ArgumentTypeError: Neither a mapping nor None.
+    """
+    if keep is not None and not isinstance(keep, Mapping):
+        raise ArgumentTypeError(f"keep must be a dict, such as {{'dense': 32}}, got {keep!r}.")
 
 
 @dataclass(frozen=True)
@@ -63,13 +76,8 @@ class CutTarget:
             value = getattr(self, name)
             if value is not None and not isinstance(value, numbers.Real):
                 raise ArgumentTypeError(f"{name} must be a number, got {value!r}.")
-        if self.keep is None:
-            return
-        if not isinstance(self.keep, Mapping):
-            raise ArgumentTypeError(
-                f"keep must be a dict, such as {{'dense': 32}}, got {self.keep!r}."
-            )
-        for name, count in self.keep.items():
+        check_keep(self.keep)
+        for name, count in (self.keep or {}).items():
             if not isinstance(count, numbers.Integral):
                 raise ArgumentTypeError(f"keep[{name!r}] must be an integer, got {count!r}.")
 
@@ -119,15 +127,26 @@ class CutPlan:
         measure: How units were scored.
         groups: Every group, cut or not.
         walls: Operations that nothing is cut across, and why.
+        bypasses: Branches, layers and blocks that were asked about, bypassed or not. The groups
+            are those of the model without the bypassed ones.
     """
 
     model: str
     measure: str
     groups: tuple[GroupCut, ...]
     walls: Mapping[str, str] = field(default_factory=dict)
+    bypasses: tuple[Bypass, ...] = ()
     binding: Callable[[CutPlan], Any] | None = field(default=None, repr=False, compare=False)
+    regrouping: Callable[[CutPlan], CutPlan] | None = field(default=None, repr=False, compare=False)
 
-    def __getitem__(self, name: str) -> GroupCut:
+    def __getitem__(self, name: str) -> GroupCut | Bypass:
+        """The bypass or group of this name, or the first group that a layer of this name makes."""
+        for bypass in self.bypasses:
+            if bypass.name == name:
+                return bypass
+        return self.group(name)
+
+    def group(self, name: str) -> GroupCut:
         """The group of this name, or the first that a layer of this name makes."""
         for group in self.groups:
             if group.name == name:
@@ -139,17 +158,26 @@ class CutPlan:
             f"No group or layer {name!r} in this plan; there are {[g.name for g in self.groups][:20]}."
         )
 
-    def edit(self, name: str, removed: Sequence[int]) -> CutPlan:
-        """The same plan with other units to go from one group.
+    def edit(self, name: str, removed: Sequence[int] | bool) -> CutPlan:
+        """The same plan with other units to go from one group, or another bypass made or not.
 
         Args:
-            name: Group, or a layer that makes it.
-            removed: Positions of the units that go.
+            name: Group, or a layer that makes it; or a bypass ("branch:dense_1").
+            removed: Positions of the units that go; for a bypass, whether it goes.
 
         Raises:
-            InvalidArgumentError: Unknown name, positions out of range, or none would be left.
+            InvalidArgumentError: Unknown name, positions out of range, or none would be left; for a
+                bypass, the plan is bound to no model, or the model would lose an operand that a
+                sum cannot do without.
         """
-        group = self[name]
+        if any(bypass.name == name for bypass in self.bypasses):
+            return self._edit_bypass(name, removed)
+        if isinstance(removed, bool):
+            raise InvalidArgumentError(
+                f"{name!r} is no bypass of this plan; there are {[b.name for b in self.bypasses]}. "
+                "For a group, give the positions of the units that go."
+            )
+        group = self.group(name)
         positions = tuple(sorted({int(position) for position in removed}))
         if positions and not (positions[0] >= 0 and positions[-1] < group.width):
             raise InvalidArgumentError(
@@ -161,6 +189,27 @@ class CutPlan:
             )
         new = replace(group, removed=positions, why="edited", asked=len(positions))
         return replace(self, groups=tuple(new if g is group else g for g in self.groups))
+
+    def _edit_bypass(self, name: str, removed: Any) -> CutPlan:
+        if not isinstance(removed, bool):
+            raise InvalidArgumentError(
+                f"{name!r} goes as a whole or not: give True or False, got {removed!r}."
+            )
+        if self.regrouping is None:
+            raise InvalidArgumentError(
+                "What else can be cut depends on the bypasses, and this plan is bound to no model; "
+                "bind it first: plan = sc.bind_plan(plan, model)."
+            )
+        bypasses = tuple(
+            replace(own, removed=removed, why="edited") if own.name == name else own
+            for own in self.bypasses
+        )
+        return self.regrouping(replace(self, bypasses=bypasses))
+
+    @property
+    def bypassed(self) -> frozenset[str]:
+        """Names of the branches, layers and blocks that go."""
+        return frozenset(bypass.name for bypass in self.bypasses if bypass.removed)
 
     def apply(self) -> Any:
         """Cut the model the plan was made for; see `secateur.cut`.
@@ -184,6 +233,7 @@ class CutPlan:
                 "measure": self.measure,
                 "groups": [asdict(group) for group in self.groups],
                 "walls": dict(self.walls),
+                "bypasses": [asdict(bypass) for bypass in self.bypasses],
             },
             indent=2,
         )
@@ -197,12 +247,16 @@ class CutPlan:
         """
         try:
             data = json.loads(text)
-            if data["format"] != _FORMAT:
+            if data["format"] not in _READABLE:
                 raise InvalidArgumentError(
-                    f"The plan has format {data['format']!r}; this version reads {_FORMAT}."
+                    f"The plan has format {data['format']!r}; this version reads {_READABLE}."
                 )
             groups = tuple(_group_from_dict(entry) for entry in data["groups"])
-            return cls(str(data["model"]), str(data["measure"]), groups, dict(data["walls"]))
+            listed = data["bypasses"] if data["format"] > 1 else ()
+            bypasses = tuple(Bypass.from_dict(entry) for entry in listed)
+            return cls(
+                str(data["model"]), str(data["measure"]), groups, dict(data["walls"]), bypasses
+            )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InvalidArgumentError):
                 raise
@@ -218,14 +272,22 @@ class CutPlan:
         asked = sum(group.asked for group in self.groups)
         told = f" ({asked:,} were to go)" if asked != units else ""
         lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go{told}"]
+        if self.bypasses:
+            lines[0] += f", {len(self.bypassed)} of {len(self.bypasses)} {self._bypass_kinds()}"
+        lines += [f"  {bypass}" for bypass in self.bypasses if bypass.removed]
         lines += [f"  {group}" for group in cut]
-        if whole:
+        if whole or len(self.bypassed) < len(self.bypasses):
             lines.append("left whole:")
+            lines += [f"  {bypass}" for bypass in self.bypasses if not bypass.removed]
             lines += [f"  {group}" for group in whole]
         if self.walls:
             lines.append("walls, across which nothing is cut:")
             lines += [f"  {name}: {why}" for name, why in self.walls.items()]
         return "\n".join(lines)
+
+    def _bypass_kinds(self) -> str:
+        kinds = dict.fromkeys(bypass.kind for bypass in self.bypasses)
+        return ", ".join(PLURALS[kind] for kind in kinds)
 
 
 def _group_from_dict(entry: Mapping[str, Any]) -> GroupCut:
@@ -267,9 +329,12 @@ class Choice:
             raise InvalidArgumentError(
                 f"align must be an integer of at least 1 or 'auto', got {self.align!r}."
             )
-        unknown = set(_listed(self.granularity)) - set(KINDS)
+        if isinstance(self.granularity, str):
+            object.__setattr__(self, "granularity", (self.granularity,))
+        known = (*KINDS, *BYPASS_KINDS)
+        unknown = set(self.granularity or ()) - set(known)
         if unknown:
-            raise InvalidArgumentError(f"granularity must be among {KINDS}, got {sorted(unknown)}.")
+            raise InvalidArgumentError(f"granularity must be among {known}, got {sorted(unknown)}.")
 
     def refusal(self, group: Group) -> str:
         """Why a group stays whole, or ""."""
@@ -279,19 +344,15 @@ class Choice:
         """Why the user leaves a group whole, or ""."""
         if self.granularity is not None and group.kind not in _listed(self.granularity):
             return f"granularity does not name {group.kind}s"
-        if self.include is not None and not _matches(group.makers, self.include):
+        if self.include is not None and not matches(group.makers, self.include):
             return "not included"
-        if _matches(group.makers, self.exclude):
+        if matches(group.makers, self.exclude):
             return "excluded"
         return ""
 
     def step(self, group: Group) -> int:
         """Number of units that make up a multiple of `align` positions."""
         return 1 if group.kind == "head" else self.align // math.gcd(self.align, group.span)
-
-
-def _matches(names: Sequence[str], patterns: Collection[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, own) for name in names for own in _listed(patterns))
 
 
 def _listed(words: Collection[str] | None) -> list[str]:
@@ -311,7 +372,11 @@ def unique_names(groups: Sequence[Group]) -> list[str]:
 
 
 def choose(
-    groups: Sequence[Group], scores: Scores, target: CutTarget, choice: Choice
+    groups: Sequence[Group],
+    scores: Scores,
+    target: CutTarget,
+    choice: Choice,
+    known: Collection[str] = (),
 ) -> tuple[GroupCut, ...]:
     """Decide which units go.
 
@@ -321,13 +386,14 @@ def choose(
             earlier unit goes first.
         target: How much goes.
         choice: What may go, and rounding.
+        known: Further names that `include` and `exclude` may mean.
 
     Raises:
         InvalidArgumentError: `keep` or `include` names what is not there, or the threshold would
             empty every layer.
     """
     names = unique_names(groups)
-    _check_names(groups, names, target, choice)
+    _check_names(groups, names, target, choice, known)
     refusals = [choice.refusal(group) for group in groups]
     wanted = _wanted(groups, names, scores, target, refusals)
     free = [i for i, why in enumerate(refusals) if not why]
@@ -356,7 +422,11 @@ def choose(
 
 
 def _check_names(
-    groups: Sequence[Group], names: Sequence[str], target: CutTarget, choice: Choice
+    groups: Sequence[Group],
+    names: Sequence[str],
+    target: CutTarget,
+    choice: Choice,
+    known: Collection[str],
 ) -> None:
     makers = {maker for group in groups for maker in group.makers} | set(names)
     unknown = sorted(set(target.keep or ()) - makers)
@@ -364,6 +434,7 @@ def _check_names(
         raise InvalidArgumentError(
             f"keep names layers that make no units: {unknown}; there are {sorted(makers)[:20]}."
         )
+    makers |= set(known)
     for patterns in (choice.include, choice.exclude):
         lost = [p for p in _listed(patterns) if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
         if lost:
@@ -445,3 +516,32 @@ def _allowed(group: Group, count: int, choice: Choice) -> tuple[int, str]:
     elif kept > width - count:
         note = f"held back: {width - count} rounded up to {kept} by align={choice.align}"
     return width - kept, note
+
+
+def carried_over(groups: Sequence[Group], cuts: Sequence[GroupCut]) -> tuple[GroupCut, ...]:
+    """Cuts of groups as they are now, after what they were chosen for has changed around them.
+
+    A group goes on losing what the cut of a group of the same kind and width with a common maker
+    takes away; other groups stay whole.
+
+    Args:
+        groups: As they are now.
+        cuts: Of groups as they were.
+    """
+    left = list(cuts)
+    result = []
+    for group, name in zip(groups, unique_names(groups), strict=True):
+        fitting = [cut for cut in left if _fits(cut, group)]
+        fitting.sort(key=lambda cut: cut.makers != group.makers)
+        if group.reason or not fitting:
+            why = group.reason or "it was not there before the plan was edited"
+            result.append(GroupCut(name, group.makers, group.kind, len(group.units), (), why))
+            continue
+        left.remove(fitting[0])
+        result.append(replace(fitting[0], name=name, makers=group.makers))
+    return tuple(result)
+
+
+def _fits(cut: GroupCut, group: Group) -> bool:
+    alike = cut.kind == group.kind and cut.width == len(group.units)
+    return alike and bool(set(cut.makers) & set(group.makers))

@@ -30,16 +30,21 @@ def shortfall(plan: CutPlan) -> str:
     if gone and gone >= _ENOUGH * asked:
         return ""
     if not asked:
-        if not all(group.why for group in plan.groups):
-            return f"Nothing was cut from {plan.model!r}: no unit that can go was to go."
-        reasons = list(dict.fromkeys(group.why for group in plan.groups))
-        said = "; ".join(map(_short, reasons[:_MOST_REASONS])) or "it has no units"
-        return f"Nothing was cut from {plan.model!r}: {said}."
+        return "" if plan.bypassed else _nothing(plan)
     if gone:
         start = f"Of {asked:,} units that were to go from {plan.model!r} only {gone:,} can."
     else:
         start = f"Nothing was cut from {plan.model!r}: none of {asked:,} units can go."
     return f"{start} {_reasons(plan)}."
+
+
+def _nothing(plan: CutPlan) -> str:
+    """Nothing was asked for, or nothing that may go."""
+    reasons = dict.fromkeys([*(own.why for own in plan.bypasses if own.why)])
+    if all(group.why for group in plan.groups):
+        reasons |= dict.fromkeys(group.why for group in plan.groups)
+    said = "; ".join(map(_short, list(reasons)[:_MOST_REASONS]))
+    return f"Nothing was cut from {plan.model!r}: {said or 'nothing that can go was to go'}."
 
 
 def _reasons(plan: CutPlan) -> str:

@@ -154,7 +154,10 @@ def test_few_samples_are_told_and_the_cut_is_made(folder, tmp_path, capsys):
         (["-r", 0.5, "-d", "broken.npy", "-o", "OUT"], "NumPy cannot read"),
         (["-r", 0.5, "-d", "model.keras", "-o", "OUT"], "takes a .npy or .npz file"),
         (["-r", 0.5, "-d", "wrong.npy", "-o", "OUT"], "axis 1 is 13, not 12"),
-        (["-r", 0.5, "-d", "other.npz", "-o", "OUT"], "it should hold one array, or one named x or"),
+        (
+            ["-r", 0.5, "-d", "other.npz", "-o", "OUT"],
+            "it should hold one array, or one named x or",
+        ),
         (["-k", "wide", "-o", "OUT"], "--keep takes NAME=NUMBER"),
         (["-k", "wide=many", "-o", "OUT"], "--keep takes NAME=NUMBER"),
         (["-k", "wilde=8", "-o", "OUT"], "keep names layers that make no units: ['wilde']"),

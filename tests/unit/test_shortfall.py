@@ -37,7 +37,7 @@ def test_nothing_at_all():
     assert told(group("a", 4, 0, 2, "excluded")) == (
         "Nothing was cut from 'm': none of 2 units can go. a: excluded."
     )
-    assert told(group("a", 4, 0, 0)) == "Nothing was cut from 'm': no unit that can go was to go."
+    assert told(group("a", 4, 0, 0)) == "Nothing was cut from 'm': nothing that can go was to go."
     assert told(group("a", 4, 0, 0, "excluded")) == "Nothing was cut from 'm': excluded."
 
 

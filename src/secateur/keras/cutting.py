@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,25 +13,35 @@ import numpy as np
 import numpy.typing as npt
 from keras import tree
 
-from secateur.calibration import CalibrationData
-from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose, unique_names
-from secateur.errors import (
-    ArgumentTypeError,
-    InvalidArgumentError,
-    NonFiniteError,
-    TargetNotReachedWarning,
+from secateur.bypass_plan import (
+    PLURALS,
+    Bypass,
+    BypassTarget,
+    bypass_kinds,
+    choose_bypasses,
+    split_keep,
 )
-from secateur.groups import Group, Units, groups_of, solve
+from secateur.calibration import CalibrationData
+from secateur.cut_plan import (
+    Choice,
+    CutPlan,
+    CutTarget,
+    carried_over,
+    check_keep,
+    choose,
+)
+from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.alignment import AutoAlign
+from secateur.keras.bypass import Candidate
+from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
-from secateur.keras.cut_rules import Kept, is_leaf, opener_of
 from secateur.keras.data import calibration_data, input_signature
-from secateur.keras.describe import Description, describe
-from secateur.keras.flatten import flatten
+from secateur.keras.describe import Description
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
-from secateur.keras.variables import read_array
+from secateur.keras.settling import settle
+from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
 from secateur.shortfall import shortfall
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
@@ -67,16 +77,6 @@ class CutResult:
         return f"{before:,} -> {after:,} parameters ({gone:.1%} gone)\n{proof}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """Everything known about one model, ready to plan and apply."""
-
-    description: Description
-    units: Units
-    groups: list[Group]
-    names: list[str]
-
-
 def plan_cut(
     model: keras.Model,
     data: Any = None,
@@ -102,10 +102,14 @@ def plan_cut(
         model: A built Keras model: Sequential, functional, subclassed, nested.
         data: Calibration samples: an array, list or dict of arrays, generator, tf.data.Dataset or
             PyDataset.
-        threshold: Subnetworks whose output (without data: weight norm) is strictly below it go.
-        ratio: Fraction of each layer's units that goes.
-        keep: Layer name -> number of units that stay.
-        relative: `threshold` counts in multiples of the layer's mean output.
+        threshold: Subnetworks whose output (without data: weight norm) is strictly below it go:
+            units, and on data residual branches, too.
+        ratio: Fraction of each layer's units that goes; of the branches, layers and blocks, where
+            `granularity` names them.
+        keep: Layer name -> number of units that stay; "branches", "layers" or "blocks" -> how many
+            of those stay.
+        relative: `threshold` counts in multiples of the mean output of the layer, or of all
+            branches, layers or blocks.
         scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's
             mean.
         measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
@@ -113,9 +117,11 @@ def plan_cut(
         align: Kept widths are multiples of it; 1 switches rounding off. "auto" times the layers at
             some widths on this machine, on a batch of the data, for 20 seconds at most
             (`AutoAlign` sets others), and keeps the smallest of the fastest.
-        granularity: Kinds of units that may go, of "neuron", "channel", "unit", "head",
-            "embedding".
-        include: Names of layers that may lose units (wildcards allowed).
+        granularity: What may go, of "neuron", "channel", "unit", "head", "embedding" and "branch"
+            (an operand of a sum), "layer" (where what goes in and comes out is alike), "block" (a
+            larger such part, as of a transformer). Default: all kinds of units; with a `threshold`
+            that is not relative and data, branches too.
+        include: Names of layers that may lose units or go (wildcards allowed).
         exclude: Names of layers that stay whole.
         batch_size: For data given as arrays.
         max_samples: Read no more than so many samples.
@@ -143,37 +149,86 @@ def plan_cut(
         8
     """
     _check_model(model)
-    target = CutTarget(threshold, ratio, keep, relative, scope)
+    check_keep(keep)
+    _, unit_counts = split_keep(keep)
+    target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     auto = AutoAlign.of(align)
     choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
+    bypassing = _bypass_target(target, choice, keep, measure, data is not None)
     sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
-    bench = _bench(model, sample)
+    bench = open_bench(model, sample)
     batches = None
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
-        told = _told(batches, progress)
-        per_unit = measure_outputs(bench.description, bench.units, told, measure)
-    else:
-        per_unit = weight_scores(
-            bench.description.network,
-            bench.units,
-            _arrays(bench.description),
-            measure,  # type: ignore[arg-type]
-        )
+    told = None if batches is None else _Told(batches, progress)
+    bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
+    plan = CutPlan(model.name, measure, (), bypasses=bypasses)
+    smaller = without(bench, plan.bypassed)
+    if smaller is not bench:
+        # What is left is scored as it runs without the rest.
+        per_unit = _unit_scores(smaller, told, measure, BypassMeter(()))
     scores = {
-        name: per_unit[group.units] for name, group in zip(bench.names, bench.groups, strict=True)
+        name: per_unit[group.units]
+        for name, group in zip(smaller.names, smaller.groups, strict=True)
     }
-    cuts = choose(bench.groups, scores, target, choice)
-    if auto:
-        fixed = keep is not None
-        batch = _samples(bench.description, batches, batch_size)[0]
-        cuts = auto.widen(
-            bench.description, bench.units, bench.groups, cuts, scores, batch, fixed, progress
-        )
-    plan = CutPlan(model.name, measure, cuts, bench.description.walls)
-    return _bound(plan, model, bench, batches, proof)
+    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
+    cuts = choose(smaller.groups, scores, target, choice, known)
+    if auto is not None:
+        batch = _samples(smaller.description, batches, batch_size)[0]
+        parts = (smaller.description, smaller.units, smaller.groups)
+        cuts = auto.widen(*parts, cuts, scores, batch, keep is not None, progress)
+    plan = replace(plan, groups=cuts, walls=smaller.description.walls)
+    return _bound(plan, model, smaller, batches, proof)
+
+
+def _bypass_target(
+    target: CutTarget,
+    choice: Choice,
+    keep: Mapping[str, int] | None,
+    measure: str,
+    on_data: bool,
+) -> BypassTarget:
+    counts, unit_counts = split_keep(keep)
+    absolute = target.threshold is not None and not target.relative and on_data
+    named = bypass_kinds(choice.granularity, absolute, counts, measure)
+    excluded = (choice.exclude,) if isinstance(choice.exclude, str) else tuple(choice.exclude)
+    return BypassTarget(
+        kinds=named,
+        threshold=target.threshold,
+        relative=target.relative,
+        ratio=target.ratio,
+        keep=counts if keep is not None else None,
+        include=choice.include,
+        exclude=excluded,
+        counted=tuple(unit_counts),
+        asked=choice.granularity is not None or bool(counts),
+    )
+
+
+def _choose_bypasses(
+    bench: Bench, batches: Any, measure: str, target: BypassTarget
+) -> tuple[tuple[Bypass, ...], npt.NDArray[np.float64]]:
+    """What is bypassed; and the scores of units, which come from the same pass over the data."""
+    offered = [one for one in bench.candidates if one.offer.kind in target.kinds]
+    if target.asked:
+        _warn_of_none(bench.graph.model.name, target.kinds, offered)
+    meter = BypassMeter(offered)
+    per_unit = _unit_scores(bench, batches, measure, meter)
+    outputs = weight_outputs(offered) if batches is None else meter.outputs(measure)
+    chosen = choose_bypasses([one.offer for one in offered], outputs, target)
+    return settle(bench.graph, bench.candidates, chosen), per_unit
+
+
+def _unit_scores(
+    bench: Bench, batches: Any, measure: str, meter: BypassMeter
+) -> npt.NDArray[np.float64]:
+    """Per unit, what it emits on data, or a norm of its weights."""
+    if batches is not None:
+        return measure_outputs(bench.description, bench.units, batches, measure, meter)
+    arrays = weight_arrays(bench.description)
+    return weight_scores(bench.description.network, bench.units, arrays, measure)  # type: ignore[arg-type]
 
 
 def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
@@ -217,7 +272,9 @@ def bind_plan(
         InvalidArgumentError: The plan was made for other layers.
     """
     _check_model(model)
-    bench = _bench(model, _first(data) if data is not None else None)
+    bench = open_bench(model, _first(data) if data is not None else None)
+    _check_bypasses(plan, bench)
+    bench = without(bench, plan.bypassed)
     found = [(n, g.makers, len(g.units)) for n, g in zip(bench.names, bench.groups, strict=True)]
     planned = [(cut.name, cut.makers, cut.width) for cut in plan.groups]
     if found != planned:
@@ -241,6 +298,21 @@ def _check_model(model: Any) -> None:
         raise ArgumentTypeError(f"cut needs a keras.Model, got {type(model).__name__}.")
 
 
+def _check_bypasses(plan: CutPlan, bench: Bench) -> None:
+    offers = {one.name: one.offer for one in bench.candidates}
+    for bypass in plan.bypasses:
+        offer = offers.get(bypass.name)
+        if offer is None or (offer.kind, offer.makers) != (bypass.kind, bypass.makers):
+            raise InvalidArgumentError(
+                f"This plan was made for another model: {bypass.name!r} is not there or holds other "
+                "layers. Make a new plan."
+            )
+        if bypass.removed and offer.reason:
+            raise InvalidArgumentError(
+                f"The plan bypasses {bypass.name!r}, which must stay: {offer.reason}."
+            )
+
+
 def _check_measure(measure: str, has_data: bool) -> None:
     known = _MEASURES if has_data else WEIGHT_MEASURES
     if measure not in known:
@@ -254,27 +326,6 @@ def _check_measure(measure: str, has_data: bool) -> None:
         raise InvalidArgumentError(
             f"measure {hint} data must be one of {known}, got {measure!r}.{why}"
         )
-
-
-def _bench(model: keras.Model, sample: Any) -> _Bench:
-    description = describe(flatten(model, is_leaf, opener_of, sample))
-    units = solve(description.network)
-    groups = groups_of(description.network, units)
-    return _Bench(description, units, groups, unique_names(groups))
-
-
-def _arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
-    arrays = {}
-    for site in description.sites:
-        for variable, _ in site.weights:
-            array = read_array(variable).astype(np.float32)
-            if not np.isfinite(array).all():
-                raise NonFiniteError(
-                    f"The weight {variable.path!r} of layer {site.name!r} holds NaN or infinite values; "
-                    "mend the model before cutting."
-                )
-            arrays[site.keys[id(variable)]] = array
-    return arrays
 
 
 def _first(data: Any) -> Any:
@@ -309,26 +360,43 @@ def _batches(
     return calibration_data(signature, data, batch_size, max_samples=max_samples)
 
 
-def _told(batches: CalibrationData, progress: Progress | None) -> Iterator[Any]:
+@dataclass(frozen=True)
+class _Told:
     """Batches, with word of each one that was measured."""
-    total = batches.num_batches
-    for number, batch in enumerate(batches, 1):
-        yield batch
-        if progress is not None:
-            progress(f"measured batch {number}", total)
+
+    batches: CalibrationData
+    progress: Progress | None
+
+    def __iter__(self) -> Iterator[Any]:
+        total = self.batches.num_batches
+        for number, batch in enumerate(self.batches, 1):
+            yield batch
+            if self.progress is not None:
+                self.progress(f"measured batch {number}", total)
 
 
-def _bound(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutPlan:
-    return replace(plan, binding=lambda own: _apply(own, model, bench, batches, proof))
+def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:
+    def regroup(own: CutPlan) -> CutPlan:
+        _check_bypasses(own, bench)
+        smaller = without(bench, own.bypassed)
+        cuts = carried_over(smaller.groups, own.groups)
+        edited = replace(own, groups=cuts, walls=smaller.description.walls)
+        return _bound(edited, model, smaller, batches, proof)
+
+    return replace(
+        plan,
+        binding=lambda own: _apply(own, model, bench, batches, proof),
+        regrouping=regroup,
+    )
 
 
-def _apply(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) -> CutResult:
-    kept = _kept(plan.groups, bench)
+def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutResult:
+    kept = kept_slots(plan.groups, bench)
     new, pairs = rebuild(bench.description, kept)
     figures = None
     if proof:
-        samples, source = _samples(bench.description, batches)
-        figures = prove(bench.description, kept, new, samples, source)
+        samples, source = _samples(bench.original, batches)
+        figures = prove(bench.original, kept, new, samples, source)
     carry_compilation(model, new.model, pairs, kept)
     message = shortfall(plan)
     if message:
@@ -336,11 +404,15 @@ def _apply(plan: CutPlan, model: Any, bench: _Bench, batches: Any, proof: bool) 
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
 
 
-def _kept(cuts: tuple[GroupCut, ...], bench: _Bench) -> Kept:
-    keep = np.ones(bench.units.num_units, np.bool_)
-    for group, own in zip(bench.groups, cuts, strict=True):
-        keep[group.units[list(own.removed)]] = False
-    return Kept(keep[bench.units.unit_of])
+def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate]) -> None:
+    found = {one.offer.kind for one in offered}
+    for kind in kinds:
+        if kind not in found:
+            warnings.warn(
+                f"Model {name!r} has no {PLURALS[kind]} that could be bypassed.",
+                TargetNotReachedWarning,
+                stacklevel=4,
+            )
 
 
 def _samples(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Description:
         sites: Per call, what its rule said.
         axes: Labels of every tensor, by identity.
         walls: Why nothing is cut across an operation, by its name.
+        instead: What a tensor counts as when the graph is run, by identity: another one, or None
+            for zero.
     """
 
     graph: Graph
@@ -29,6 +32,7 @@ class Description:
     sites: list[Site]
     axes: dict[int, Axes]
     walls: dict[str, str]
+    instead: Mapping[int, Tensor | None] = field(default_factory=dict)
 
     def labels(self, tensor: Tensor) -> Axes:
         """Labels of a tensor's axes."""

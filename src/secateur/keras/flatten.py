@@ -38,10 +38,12 @@ class Tensor:
     Attributes:
         shape: Its sizes; None where only the data tells.
         dtype: Its dtype by name.
+        masked: Whether Keras hands a mask on with it.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
+    masked: bool = False
 
 
 @dataclass(eq=False)
@@ -383,7 +385,10 @@ class _Reader:
         if id(symbol) not in self.tensors:
             self.keep.append(symbol)
             dtype = backend.standardize_dtype(symbol.dtype)
-            self.tensors[id(symbol)] = Tensor(tuple(symbol.shape), dtype)
+            node = self.node_of(symbol)
+            by_layer = node is not None and isinstance(node.operation, keras.layers.Layer)
+            masked = by_layer and backend.get_keras_mask(symbol) is not None
+            self.tensors[id(symbol)] = Tensor(tuple(symbol.shape), dtype, masked)
         return self.tensors[id(symbol)]
 
     def node_of(self, symbol: Any) -> Any:

@@ -14,6 +14,7 @@ from keras.src import backend
 
 from secateur.errors import InvalidArgumentError, NonFiniteError
 from secateur.groups import Units
+from secateur.keras.bypass_measuring import BypassMeter
 from secateur.keras.cut_rules import Site
 from secateur.keras.describe import Description, everything
 from secateur.keras.proof import run
@@ -39,7 +40,11 @@ class Emission:
 
 
 def measure_outputs(
-    description: Description, units: Units, batches: Iterable[Any], measure: str
+    description: Description,
+    units: Units,
+    batches: Iterable[Any],
+    measure: str,
+    meter: BypassMeter | None = None,
 ) -> npt.NDArray[np.float64]:
     """Score every unit by what it emits on data.
 
@@ -52,6 +57,7 @@ def measure_outputs(
         units: What goes together.
         batches: Inputs, nested as the model takes them.
         measure: "mean", "rms", "max" or "std" of the absolute output.
+        meter: Watches branches, layers and blocks in the same pass.
 
     Returns:
         (units,), float64; +inf for units that are measured nowhere.
@@ -68,10 +74,15 @@ def measure_outputs(
         for tensor, value in zip(site.call.outputs, outputs, strict=True):
             for emission in tensors.get(id(tensor), ()):
                 _count(emission, value)
+            if meter is not None:
+                meter.see(tensor, value)
 
     with _listening(inner):
         for batch in batches:
             count += 1
+            if meter is not None:
+                inputs = zip(description.graph.inputs, tree.flatten(batch), strict=True)
+                meter.begin({id(tensor): value for tensor, value in inputs})
             run(description, batch, keep_all, watch)
     if not count:
         raise InvalidArgumentError("data holds no samples.")

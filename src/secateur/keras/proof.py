@@ -53,7 +53,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
     much.
 
     Args:
-        description: The original.
+        description: The original; what was bypassed counts as its `instead` says.
         kept: What stays.
         rebuilt: The cut model.
         samples: Inputs, nested as the model takes them.
@@ -73,8 +73,11 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
                 )
 
     outputs = tree.flatten(run(description, samples, kept, watch))
-    expected = [*outputs, *(seen[id(tensor)] for tensor in rebuilt.probed)]
-    found = tree.flatten(rebuilt.probe(tree.flatten(samples), training=False))
+    # The original lacks what a rewritten average computes on the way.
+    probes = [number for number, tensor in enumerate(rebuilt.probed) if id(tensor) in seen]
+    expected = [*outputs, *(seen[id(rebuilt.probed[number])] for number in probes)]
+    given = tree.flatten(rebuilt.probe(tree.flatten(samples), training=False))
+    found = [*given[: len(outputs)], *(given[len(outputs) + number] for number in probes)]
     tolerance = _tolerance(description)
     differences = [_difference(one, two) for one, two in zip(found, expected, strict=True)]
     worst = max(differences, default=0.0)
@@ -123,12 +126,17 @@ def run(
     """
     graph = description.graph
     values = input_values(graph, samples)
-    uses = last_uses(graph.calls, graph.outputs)
+    standing_in = [other for other in description.instead.values() if other is not None]
+    uses = last_uses(graph.calls, [*graph.outputs, *standing_in])
     for site, done in zip(description.sites, uses, strict=True):
         args, kwargs = fill(values, site.call.args), fill(values, site.call.kwargs)
         outputs = tree.flatten(_call(site, args, kwargs, kept))
         outputs = [
             _hold(output, description.labels(tensor), kept)
+            for output, tensor in zip(outputs, site.call.outputs, strict=True)
+        ]
+        outputs = [
+            _instead(output, tensor, description, values)
             for output, tensor in zip(outputs, site.call.outputs, strict=True)
         ]
         for output, tensor in zip(outputs, site.call.outputs, strict=True):
@@ -138,6 +146,21 @@ def run(
         for identity in done:
             values.pop(identity, None)
     return fill(values, graph.output_structure)
+
+
+def _instead(value: Any, tensor: Tensor, description: Description, values: Any) -> Any:
+    """What a tensor counts as: itself, zero, or another tensor; masked if it is masked itself."""
+    if id(tensor) not in description.instead:
+        return value
+    other = description.instead[id(tensor)]
+    mask = backend.get_keras_mask(value)
+    if other is None:
+        value = ops.zeros_like(value)
+        if mask is not None:
+            backend.set_keras_mask(value, mask)
+        return value
+    value = values[id(other)]
+    return ops.copy(value) if mask is None else value
 
 
 def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
