@@ -270,7 +270,7 @@ class CutPlan:
         units = sum(len(group.removed) for group in cut)
         total = sum(group.width for group in self.groups)
         asked = sum(group.asked for group in self.groups)
-        told = f" ({asked:,} were to go)" if asked != units else ""
+        told = f" ({asked:,} were to go)" if asked > units else ""
         lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go{told}"]
         if self.bypasses:
             lines[0] += f", {len(self.bypassed)} of {len(self.bypasses)} {self._bypass_kinds()}"
