@@ -31,7 +31,7 @@ def shortfall(plan: CutPlan) -> str:
         return ""
     if not asked:
         return "" if plan.bypassed else _nothing(plan)
-    if gone:
+    if gone or plan.bypassed:
         start = f"Of {asked:,} units that were to go from {plan.model!r} only {gone:,} can."
     else:
         start = f"Nothing was cut from {plan.model!r}: none of {asked:,} units can go."

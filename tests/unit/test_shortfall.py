@@ -1,5 +1,6 @@
 """When a user is told that less went than was asked for."""
 
+from secateur.bypass_plan import Bypass
 from secateur.cut_plan import CutPlan, GroupCut
 from secateur.shortfall import shortfall
 
@@ -49,3 +50,12 @@ def test_edited_groups_ask_for_what_they_say():
 def test_the_ask_outlives_json():
     plan = CutPlan("m", "mean", (group("a", 10, 2, 5, "rounded"),))
     assert CutPlan.from_json(plan.to_json()).groups == plan.groups
+
+
+def test_a_plan_that_bypasses_does_not_say_that_nothing_was_cut():
+    gone = Bypass("branch:b", "branch", ("b",), 0.1, removed=True)
+    stuck = group("a", 4, 0, 2, "wall")
+    assert shortfall(CutPlan("m", "mean", (stuck,), bypasses=(gone,))) == (
+        "Of 2 units that were to go from 'm' only 0 can. a: wall."
+    )
+    assert shortfall(CutPlan("m", "mean", (group("a", 4, 0, 0),), bypasses=(gone,))) == ""
