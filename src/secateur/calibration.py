@@ -34,12 +34,14 @@ class BatchSource:
         open: Begins a pass over the batches; each is x, (x,), (x, y) or (x, y, sample_weight).
         repeatable: Whether `open` can be called again, for the same samples.
         endless: Whether a pass is known to have no end.
+        num_batches: How many batches a pass has, where that is known.
     """
 
     what: str
     open: Callable[[], Iterable[object]]
     repeatable: bool = True
     endless: bool = False
+    num_batches: int | None = None
 
 
 class CalibrationData:
@@ -93,6 +95,11 @@ class CalibrationData:
             raise InvalidArgumentError(
                 f"{self._source.what} has no end; say how much of it to read: max_samples=1024."
             )
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches a pass has, where that is known before it."""
+        return self._source.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         if self._source.repeatable:
@@ -183,6 +190,7 @@ class CalibrationData:
             "The data",
             # Packed in a tuple of one, so that a batch of several arrays is not read as (x, y).
             lambda: ((_part(inputs, slice(start, min(start + size, total))),) for start in starts),
+            num_batches=len(starts),
         )
 
     def _whole_batches(self, total: int, size: int) -> int:

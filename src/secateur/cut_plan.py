@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
+import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secateur.bypass_plan import BYPASS_KINDS, PLURALS, Bypass, matches
-from secateur.errors import InvalidArgumentError
+from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.groups import Group
 
 _FORMAT = 2
@@ -21,6 +22,16 @@ _FORMAT = 2
 _READABLE = (1, 2)
 KINDS = ("neuron", "channel", "unit", "head", "embedding")
 Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+def check_keep(keep: Any) -> None:
+    """Refuse what names no counts.
+
+    Raises:
+        ArgumentTypeError: Neither a mapping nor None.
+    """
+    if keep is not None and not isinstance(keep, Mapping):
+        raise ArgumentTypeError(f"keep must be a dict, such as {{'dense': 32}}, got {keep!r}.")
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,27 @@ class CutTarget:
             raise InvalidArgumentError(
                 f"Give exactly one of threshold, ratio and keep, got {given or 'none'}."
             )
+        self._check_types()
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise InvalidArgumentError(f"ratio must be in [0, 1), got {self.ratio!r}.")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InvalidArgumentError(f"threshold must be finite, got {self.threshold!r}.")
         if self.scope not in ("layer", "global"):
             raise InvalidArgumentError(f"scope must be 'layer' or 'global', got {self.scope!r}.")
+        if self.relative and self.threshold is None:
+            raise InvalidArgumentError("relative=True is for a threshold; give threshold=0.1, say.")
+        if self.scope == "global" and self.ratio is None:
+            raise InvalidArgumentError("scope='global' is for a ratio; give ratio=0.5, say.")
+
+    def _check_types(self) -> None:
+        for name in ("threshold", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, numbers.Real):
+                raise ArgumentTypeError(f"{name} must be a number, got {value!r}.")
+        check_keep(self.keep)
+        for name, count in (self.keep or {}).items():
+            if not isinstance(count, numbers.Integral):
+                raise ArgumentTypeError(f"keep[{name!r}] must be an integer, got {count!r}.")
 
 
 @dataclass(frozen=True)
@@ -67,6 +93,8 @@ class GroupCut:
         width: Number of units.
         removed: Units that go, by position.
         why: Why less goes than was asked for, or nothing; "" otherwise.
+        asked: Number of units that were to go by the target alone; none of an output of the model, or
+            of a layer that the user left out.
     """
 
     name: str
@@ -75,6 +103,7 @@ class GroupCut:
     width: int
     removed: tuple[int, ...] = ()
     why: str = ""
+    asked: int = 0
 
     @property
     def kept(self) -> int:
@@ -158,7 +187,7 @@ class CutPlan:
             raise InvalidArgumentError(
                 f"Group {group.name!r} would be empty; keep at least one unit."
             )
-        new = replace(group, removed=positions, why="edited")
+        new = replace(group, removed=positions, why="edited", asked=len(positions))
         return replace(self, groups=tuple(new if g is group else g for g in self.groups))
 
     def _edit_bypass(self, name: str, removed: Any) -> CutPlan:
@@ -240,7 +269,9 @@ class CutPlan:
         whole = [group for group in self.groups if not group.removed]
         units = sum(len(group.removed) for group in cut)
         total = sum(group.width for group in self.groups)
-        lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go"]
+        asked = sum(group.asked for group in self.groups)
+        told = f" ({asked:,} were to go)" if asked > units else ""
+        lines = [f"cut {self.model} by {self.measure}: {units:,} of {total:,} units go{told}"]
         if self.bypasses:
             lines[0] += f", {len(self.bypassed)} of {len(self.bypasses)} {self._bypass_kinds()}"
         lines += [f"  {bypass}" for bypass in self.bypasses if bypass.removed]
@@ -273,6 +304,7 @@ def _group_from_dict(entry: Mapping[str, Any]) -> GroupCut:
         width=width,
         removed=removed,
         why=str(entry["why"]),
+        asked=int(entry.get("asked", len(removed))),
     )
 
 
@@ -295,7 +327,7 @@ class Choice:
     def __post_init__(self) -> None:
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
             raise InvalidArgumentError(
-                f"align must be an integer of at least 1, got {self.align!r}."
+                f"align must be an integer of at least 1 or 'auto', got {self.align!r}."
             )
         if isinstance(self.granularity, str):
             object.__setattr__(self, "granularity", (self.granularity,))
@@ -306,9 +338,11 @@ class Choice:
 
     def refusal(self, group: Group) -> str:
         """Why a group stays whole, or ""."""
-        if group.reason:
-            return group.reason
-        if self.granularity is not None and group.kind not in self.granularity:
+        return group.reason or self.omission(group)
+
+    def omission(self, group: Group) -> str:
+        """Why the user leaves a group whole, or ""."""
+        if self.granularity is not None and group.kind not in _listed(self.granularity):
             return f"granularity does not name {group.kind}s"
         if self.include is not None and not matches(group.makers, self.include):
             return "not included"
@@ -319,6 +353,11 @@ class Choice:
     def step(self, group: Group) -> int:
         """Number of units that make up a multiple of `align` positions."""
         return 1 if group.kind == "head" else self.align // math.gcd(self.align, group.span)
+
+
+def _listed(words: Collection[str] | None) -> list[str]:
+    """Several words, one, or none."""
+    return [words] if isinstance(words, str) else list(words or ())
 
 
 def unique_names(groups: Sequence[Group]) -> list[str]:
@@ -369,14 +408,16 @@ def choose(
         )
     cuts = []
     for group, name, why, count in zip(groups, names, refusals, wanted, strict=True):
+        width = len(group.units)
         if why:
-            cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), (), why))
+            asked = 0 if group.is_output or choice.omission(group) else count
+            cuts.append(GroupCut(name, group.makers, group.kind, width, (), why, asked))
             continue
         given = target.keep is not None
         allowed, note = (count, "") if given else _allowed(group, count, choice)
         order = np.argsort(scores[name], kind="stable")[:allowed]
         removed = tuple(sorted(int(position) for position in order))
-        cuts.append(GroupCut(name, group.makers, group.kind, len(group.units), removed, note))
+        cuts.append(GroupCut(name, group.makers, group.kind, width, removed, note, count))
     return tuple(cuts)
 
 
@@ -395,8 +436,7 @@ def _check_names(
         )
     makers |= set(known)
     for patterns in (choice.include, choice.exclude):
-        listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
-        lost = [p for p in listed if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
+        lost = [p for p in _listed(patterns) if not any(fnmatch.fnmatchcase(m, p) for m in makers)]
         if lost:
             raise InvalidArgumentError(
                 f"No layer is called {lost}; there are {sorted(makers)[:20]}."
@@ -418,16 +458,20 @@ def _wanted(
         ]
     if target.threshold is not None:
         counts = []
-        for name, why in zip(names, refusals, strict=True):
-            own = scores[name] if not why else np.zeros(0)
+        for name in names:
+            own = scores[name][np.isfinite(scores[name])]
             bar = target.threshold * (float(own.mean()) if target.relative and own.size else 1.0)
             counts.append(int(np.count_nonzero(own < bar)))
         return counts
     assert target.ratio is not None
     ratio = target.ratio
+    by_layer = [math.floor(ratio * len(group.units) + 0.5) for group in groups]
     if target.scope == "layer":
-        return [math.floor(ratio * len(group.units) + 0.5) for group in groups]
-    return _globally(groups, names, scores, ratio, refusals)
+        return by_layer
+    counts = _globally(groups, names, scores, ratio, refusals)
+    return [
+        own if why else count for own, why, count in zip(by_layer, refusals, counts, strict=True)
+    ]
 
 
 def _by_count(group: Group, name: str, keep: Mapping[str, int], why: str) -> int:

@@ -57,5 +57,9 @@ class TargetNotReachedWarning(SecateurWarning):
     """Less was removed than was asked for; the message says how much, where and why."""
 
 
+class CutNotFasterWarning(SecateurWarning):
+    """Layers that a cut makes smaller but, as timed on this machine, not faster."""
+
+
 class CalibrationWarning(SecateurWarning):
     """Calibration data is thin, or was not read to its end; the message says how far."""

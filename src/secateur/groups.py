@@ -48,6 +48,7 @@ class Group:
         units: Unit numbers, in order of position.
         span: Positions of the makers' axis that one unit takes.
         reason: Why none may be cut, or "".
+        is_output: Whether the units are an output of the model, which nobody would cut.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Group:
     units: npt.NDArray[np.int64]
     span: int
     reason: str = ""
+    is_output: bool = False
 
 
 def solve(network: Network) -> Units:
@@ -160,6 +162,9 @@ def groups_of(network: Network, units: Units) -> list[Group]:
     """Group the units that makers make, frozen ones with their reason, in order of first slot."""
     signature, span = _signatures(network, units)
     makers = _makers(network, units)
+    outputs = np.zeros(units.num_units, np.bool_)
+    for labels in network.outputs:
+        outputs[units.unit_of[labels]] = True
     order: dict[tuple[int, int], list[int]] = {}
     for unit in np.unique(units.unit_of):
         key = (int(signature[unit]), int(units.reason_of[unit]))
@@ -177,6 +182,7 @@ def groups_of(network: Network, units: Units) -> list[Group]:
                 units=np.array(members, np.int64),
                 span=int(span[members[0]]),
                 reason=units.reasons[reason] if reason >= 0 else "",
+                is_output=bool(outputs[members].any()),
             )
         )
     return groups

@@ -90,6 +90,7 @@ class Network:
         self.ties: list[tuple[Labels, Labels]] = []
         self.frozen: list[tuple[Labels, str]] = []
         self.mixed: list[Labels] = []
+        self.outputs: list[Labels] = []
         self.products: list[Product] = []
         self.weights: dict[str, Weight] = {}
 
@@ -114,6 +115,12 @@ class Network:
         """None of these slots may be cut."""
         if labels is not None and labels.size:
             self.frozen.append((labels, reason))
+
+    def output(self, labels: MaybeLabels) -> None:
+        """These slots are an output of the model, which keeps its shape."""
+        if labels is not None:
+            self.outputs.append(labels)
+        self.freeze(labels, "it is an output of the model")
 
     def mix(self, labels: MaybeLabels) -> None:
         """These slots are summed over in a product of two activations (query and key, say).

@@ -16,7 +16,9 @@ from secateur.keras.variables import writable_copy
 from secateur.keras.workbench import open_bench, without
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning", "ignore:Model .* has no"
+    "ignore:__array__ implementation:DeprecationWarning",
+    "ignore:Model .* has no",
+    "ignore:Of .* units that were to go",
 )
 
 BYPASSES = ("branch", "layer", "block")

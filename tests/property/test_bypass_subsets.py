@@ -13,6 +13,7 @@ from secateur.errors import InvalidArgumentError
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning",
     "ignore:Nothing was cut",
+    "ignore:Of .* units that were to go",
     "ignore:Model .* has no",
 )
 

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="secateur",
-        description="Prune trained Keras models and store what is left as small as it is.",
+        description="Prune and cut trained Keras models; store what is left as small as it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     prune = commands.add_parser("prune", help="zero the least salient weights")
     _add_prune_arguments(prune)
 
+    cut = commands.add_parser("cut", help="remove neurons, channels, units, heads: a smaller model")
+    _add_cut_arguments(cut)
+
     pack = commands.add_parser("pack", help="dense to ours: a Keras model or plain .safetensors")
     pack.add_argument("source", type=Path)
     pack.add_argument("-o", "--output", type=Path, required=True)
@@ -55,11 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     unpack.add_argument("source", type=Path)
     unpack.add_argument("-o", "--output", type=Path, required=True)
 
-    demo = commands.add_parser("demo", help="prune and store a real model, and measure it")
+    demo = commands.add_parser("demo", help="prune or cut a real model, store and measure it")
+    demo.add_argument("--cut", action="store_true", help="cut it; pruned otherwise")
     demo.add_argument(
         "-o", "--output", type=Path, default=Path("secateur-demo"), help="folder for the files"
     )
-    for command in (inspect, prune, pack, unpack, demo):
+    for command in (inspect, prune, cut, pack, unpack, demo):
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -84,6 +88,41 @@ def _add_prune_arguments(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--scope", default="global", choices=["global", "layer"])
     prune.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
     prune.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
+
+
+def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
+    cut.add_argument("model", type=Path, help=".keras, .h5 or a file of ours")
+    cut.add_argument("-o", "--output", type=Path, help=".keras, else ours")
+    cut.add_argument(
+        "-d", "--data", type=Path, help=".npy, or .npz with an array for each input (or one, x)"
+    )
+    amount = cut.add_mutually_exclusive_group()
+    amount.add_argument("-t", "--threshold", type=float, help="units whose output is below it go")
+    amount.add_argument("-r", "--ratio", type=float, help="fraction of each layer's units that go")
+    amount.add_argument(
+        "-k", "--keep", metavar="NAME=N", action="append", help="units that stay; repeatable"
+    )
+    amount.add_argument("--plan", type=Path, metavar="JSON", help="make the cut of this plan")
+    cut.add_argument(
+        "--relative", action="store_true", help="threshold in multiples of the layer's mean"
+    )
+    cut.add_argument("--scope", choices=["layer", "global"], help="what a ratio is a ratio of")
+    cut.add_argument(
+        "--measure", help="with data: mean, rms, max; without: path, incoming, outgoing"
+    )
+    cut.add_argument(
+        "--align",
+        metavar="N|auto",
+        help="widths are multiples of it (default 8); auto times them here, for 20 s at most",
+    )
+    cut.add_argument(
+        "--granularity", action="append", metavar="KIND", help="only neuron, ...; repeatable"
+    )
+    cut.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
+    cut.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
+    cut.add_argument("--max-samples", type=int, metavar="N", help="read so many samples at most")
+    cut.add_argument("--dry-run", action="store_true", help="print the plan, write no model")
+    cut.add_argument("--plan-out", type=Path, metavar="JSON", help="write the plan, to be edited")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

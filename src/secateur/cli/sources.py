@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,52 @@ def load_model(path: Path) -> Any:
             f"{path} holds arrays and no model; this command needs a model (.keras, .h5 or ours)."
         )
     return load(path)
+
+
+def load_data(path: Path, model: Any) -> Any:
+    """Read calibration samples from `.npy`, or from `.npz` by the names of the model's inputs.
+
+    Returns:
+        An array, or a dict of arrays for a model of several inputs.
+
+    Raises:
+        InvalidArgumentError: No such file, one that NumPy cannot read, or names that do not fit.
+    """
+    if not path.exists():
+        raise InvalidArgumentError(f"There is no file {path}.")
+    if path.suffix not in (".npy", ".npz"):
+        raise InvalidArgumentError(f"--data takes a .npy or .npz file of NumPy, got {path}.")
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            named = {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidArgumentError(f"NumPy cannot read {path}: {error}") from error
+    return _by_input(named, model, path)
+
+
+def _by_input(named: dict[str, Any], model: Any, path: Path) -> Any:
+    """The arrays that the model takes: others in the file, labels say, are left alone."""
+    inputs = [str(tensor.name) for tensor in getattr(model, "inputs", None) or ()]
+    structure = getattr(model, "input", None) if inputs else None
+    keys = [str(key) for key in structure] if isinstance(structure, dict) else inputs
+    if len(keys) <= 1:
+        for name in (*keys, "x"):
+            if name in named:
+                return named[name] if not isinstance(structure, dict) else {keys[0]: named[name]}
+        if len(named) == 1:
+            return next(iter(named.values()))
+    elif set(keys) <= set(named):
+        arrays = {key: named[key] for key in keys}
+        return arrays if isinstance(structure, dict) else list(arrays.values())
+    wanted = f"the inputs of the model, {keys}" if len(keys) > 1 else _one_of("x", *keys)
+    raise InvalidArgumentError(f"{path} holds arrays {sorted(named)}; it should hold {wanted}.")
+
+
+def _one_of(*names: str) -> str:
+    return f"one array, or one named {' or '.join(names)}"
 
 
 def write_model(path: Path, result: Any) -> None:

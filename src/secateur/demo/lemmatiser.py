@@ -12,6 +12,7 @@ import gzip
 import importlib.util
 import io
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class Rows:
     lemmas: list[frozenset[str]]
     features: Array
 
+    def part(self, order: Array) -> Rows:
+        """Some of the rows, by position."""
+        words, lemmas = self.words, self.lemmas
+        return Rows([words[i] for i in order], [lemmas[i] for i in order], self.features[order])
+
 
 @dataclass(frozen=True)
 class Lemmatiser:
@@ -56,12 +62,23 @@ class Lemmatiser:
 
     def accuracy(self, model: Any, rows: Rows) -> float:
         """Fraction of rows for which `model` gives one of the accepted lemmas."""
-        classes = model.predict(rows.features, batch_size=8192, verbose=0).argmax(axis=1)
+        from secateur.keras.calling import compiled
+
+        classes = np.asarray(compiled(model, rows.features)()).argmax(axis=1)
         right = sum(
             _apply(self.rules[label], word) in lemmas
             for label, word, lemmas in zip(classes, rows.words, rows.lemmas, strict=True)
         )
         return right / len(rows.words)
+
+    def right_rules(self, rows: Rows) -> Array:
+        """Which rules give an accepted lemma, (rows, rules) bool."""
+        return np.array(
+            [
+                [word.endswith(rule[0]) and _apply(rule, word) in lemmas for rule in self.rules]
+                for word, lemmas in zip(rows.words, rows.lemmas, strict=True)
+            ]
+        )
 
 
 def load_lemmatiser() -> Lemmatiser:
@@ -86,6 +103,13 @@ def load_lemmatiser() -> Lemmatiser:
     )
     model.set_weights(data["weights"])
     return Lemmatiser(model, rules)
+
+
+def set_up(folder: Path, on_step: Callable[[str], None]) -> tuple[Lemmatiser, Rows]:
+    """What every demonstration begins with: its folder, the trained model and all labelled rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    on_step("loading the trained lemmatiser and its labelled rows")
+    return load_lemmatiser(), load_rows()
 
 
 def load_rows() -> Rows:

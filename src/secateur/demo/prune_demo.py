@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import secateur as sc
-from secateur.demo.lemmatiser import Lemmatiser, Rows, load_lemmatiser, load_rows
+from secateur.demo.lemmatiser import Lemmatiser, Rows, set_up
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
+NOTE = (
+    "The lemmatiser of lemminflect, pruned in one shot by magnitude, without retraining; accuracy "
+    "on all 80,643 labelled rows, after reading our file back. Sizes in bytes."
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,7 @@ def run(folder: Path, on_step: Callable[[str], None] = lambda _: None) -> Iterat
     Yields:
         A row for the model as it came, then one for each sparsity.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    on_step("loading the trained lemmatiser and its labelled rows")
-    lemmatiser, rows = load_lemmatiser(), load_rows()
+    lemmatiser, rows = set_up(folder, on_step)
     before = lemmatiser.accuracy(lemmatiser.model, rows)
     for sparsity in (0.0, *SPARSITIES):
         on_step(f"sparsity {sparsity:.0%}")

@@ -1,5 +1,6 @@
 """The only rooms that import keras: everything else of secateur works on plain arrays."""
 
+from secateur.keras.alignment import AutoAlign
 from secateur.keras.cut_rules import register_rule
 from secateur.keras.cutting import CutResult, bind_plan, cut, plan_cut
 from secateur.keras.keeping import enforce_zeros, keep_zeros, release_zeros
@@ -10,6 +11,7 @@ from secateur.keras.tensors import find_tensors
 from secateur.keras.training import Pruning
 
 __all__ = [
+    "AutoAlign",
     "CutResult",
     "ModelPrunePlan",
     "Pruning",

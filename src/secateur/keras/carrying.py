@@ -49,8 +49,10 @@ def _carry_slots(
 ) -> None:
     order = [v for v in source._trainable_variables if id(v) in successors]
     positions = [i for i, v in enumerate(source._trainable_variables) if id(v) in successors]
-    done: set[int] = set()
     for name, old_slots in vars(source).items():
+        if isinstance(old_slots, keras.Variable) and len(old_slots.shape) == 0:
+            # Step counts, learning rate, loss scale: by attribute, since names come more than once.
+            getattr(target, name).assign(read_array(old_slots))
         if not _are_slots(old_slots, len(source._trainable_variables)) or name.startswith("_train"):
             continue
         new_slots = getattr(target, name)
@@ -58,13 +60,9 @@ def _carry_slots(
             old, new = old_slots[position], new_slots[index]
             if not isinstance(old, keras.Variable):
                 continue
-            done.add(id(old))
-            _assign(old, new, order[index], successors[id(order[index])][1], kept)
-    rest = [v for v in source.variables if id(v) not in done and len(v.shape) == 0]
-    for old in rest:
-        for new in target.variables:
-            if new.name == old.name and len(new.shape) == 0:
-                new.assign(read_array(old))
+            axes = successors[id(order[index])][1]
+            own = _slot_axes(name, old, order[index], axes)
+            new.assign(np.reshape(kept.take(read_array(old), own), new.shape))
 
 
 def _are_slots(value: Any, count: int) -> bool:
@@ -73,18 +71,17 @@ def _are_slots(value: Any, count: int) -> bool:
     return any(isinstance(item, keras.Variable) for item in value)
 
 
-def _assign(old: Any, new: Any, variable: Any, axes: Axes, kept: Kept) -> None:
-    """Cut a slot like its weight; factored slots lack the weight's last axis or the one before."""
-    shape = tuple(variable.shape)
-    own: Sequence[MaybeLabels] | None = None
-    if tuple(old.shape) == shape:
-        own = axes
-    elif tuple(old.shape) == shape[:-1]:
-        own = axes[:-1]
-    elif len(shape) >= 2 and tuple(old.shape) == (*shape[:-2], shape[-1]):
-        own = (*axes[:-2], axes[-1])
-    elif tuple(old.shape) == tuple(new.shape):
-        own = (None,) * len(old.shape)
-    if own is not None:
-        value = kept.take(read_array(old), own)
-        new.assign(np.reshape(value, new.shape))
+def _slot_axes(name: str, slot: Any, variable: Any, axes: Axes) -> Sequence[MaybeLabels]:
+    """Labels of a slot's axes: those of its weight, or of a factor, which lacks one of the last two.
+
+    Of Adafactor's two factors of a square weight only the name tells which is which.
+    """
+    own, shape = tuple(slot.shape), tuple(variable.shape)
+    if own == shape:
+        return axes
+    without_last, without_other = shape[:-1], (*shape[:-2], *shape[-1:])
+    if len(shape) >= 2 and own == without_other and (name == "_c" or own != without_last):
+        return (*axes[:-2], axes[-1])
+    if own == without_last:
+        return axes[:-1]
+    return (None,) * len(own)

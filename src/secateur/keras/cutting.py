@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -21,8 +21,17 @@ from secateur.bypass_plan import (
     choose_bypasses,
     split_keep,
 )
-from secateur.cut_plan import Choice, CutPlan, CutTarget, carried_over, choose
+from secateur.calibration import CalibrationData
+from secateur.cut_plan import (
+    Choice,
+    CutPlan,
+    CutTarget,
+    carried_over,
+    check_keep,
+    choose,
+)
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
+from secateur.keras.alignment import AutoAlign
 from secateur.keras.bypass import Candidate
 from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
@@ -34,12 +43,16 @@ from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
 from secateur.keras.settling import settle
 from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
+from secateur.shortfall import shortfall
 from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
 
 # A prime that is hardly a width: ops.add takes (n, 1) for a bias where n is the width of what it meets.
 _PROOF_SAMPLES = 31
+_RANDOM_SAMPLES = 5
 # Not "std": a constant unit may go only once its mean is folded into the next bias.
 _MEASURES = ("mean", "rms", "max")
+
+Progress = Callable[[str, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -76,13 +89,14 @@ def plan_cut(
     relative: bool = False,
     scope: str = "layer",
     measure: str | None = None,
-    align: int = 8,
+    align: int | str | AutoAlign = 8,
     granularity: Collection[str] | None = None,
     include: Collection[str] | None = None,
     exclude: Collection[str] = (),
     batch_size: int = 32,
     max_samples: int | None = None,
     proof: bool = True,
+    progress: Progress | None = None,
 ) -> CutPlan:
     """Decide which subnetworks of a model go; nothing changes yet.
 
@@ -102,7 +116,9 @@ def plan_cut(
             mean.
         measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
             (default), "incoming", "outgoing" norms of the weights.
-        align: Kept widths are multiples of it; 1 switches rounding off.
+        align: Kept widths are multiples of it; 1 switches rounding off. "auto" times the layers at
+            some widths on this machine, on a batch of the data, for 20 seconds at most
+            (`AutoAlign` sets others), and keeps the smallest of the fastest.
         granularity: What may go, of "neuron", "channel", "unit", "head", "embedding" and "branch"
             (an operand of a sum), "layer" (where what goes in and comes out is alike), "block" (a
             larger such part, as of a transformer). Default: all kinds of units; with a `threshold`
@@ -112,6 +128,10 @@ def plan_cut(
         batch_size: For data given as arrays.
         max_samples: Read no more than so many samples.
         proof: False switches off the comparison that `apply` makes.
+        progress: Called with what was done and how many such steps there are, where that is known.
+
+    Warns:
+        CutNotFasterWarning: By `align="auto"`, layers are smaller but not faster on this machine.
 
     Returns:
         A `CutPlan`; `plan.apply()` makes the cut.
@@ -119,6 +139,7 @@ def plan_cut(
     Raises:
         UnsupportedModelError: The model is not built or cannot be traced.
         InvalidArgumentError: An argument out of range, or a threshold that would empty the model.
+        ArgumentTypeError: An argument, or data, of a type that cannot be used.
         NonFiniteError: Activations are NaN on this data; names the layer.
 
     Example:
@@ -130,9 +151,11 @@ def plan_cut(
         8
     """
     _check_model(model)
+    check_keep(keep)
     _, unit_counts = split_keep(keep)
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
-    choice = Choice(align, granularity, include, exclude)
+    auto = AutoAlign.of(align)
+    choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
     bypassing = _bypass_target(target, choice, keep, measure, data is not None)
@@ -142,18 +165,23 @@ def plan_cut(
     if data is not None:
         batches = _batches(bench.description, model, data, batch_size, max_samples)
         check_trace(bench.graph, _samples(bench.description, batches)[0])
-    bypasses, per_unit = _choose_bypasses(bench, batches, measure, bypassing)
+    told = None if batches is None else _Told(batches, progress)
+    bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
     plan = CutPlan(model.name, measure, (), bypasses=bypasses)
     smaller = without(bench, plan.bypassed)
     if smaller is not bench:
         # What is left is scored as it runs without the rest.
-        per_unit = _unit_scores(smaller, batches, measure, BypassMeter(()))
+        per_unit = _unit_scores(smaller, told, measure, BypassMeter(()))
     scores = {
         name: per_unit[group.units]
         for name, group in zip(smaller.names, smaller.groups, strict=True)
     }
     known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     cuts = choose(smaller.groups, scores, target, choice, known)
+    if auto is not None:
+        batch = _samples(smaller.description, batches, batch_size)[0]
+        parts = (smaller.description, smaller.units, smaller.groups)
+        cuts = auto.widen(*parts, cuts, scores, batch, keep is not None, progress)
     plan = replace(plan, groups=cuts, walls=smaller.description.walls)
     return _bound(plan, model, smaller, batches, proof)
 
@@ -329,10 +357,25 @@ class _Signed:
 
 def _batches(
     description: Description, model: Any, data: Any, batch_size: int, max_samples: int | None
-) -> Any:
+) -> CalibrationData:
     signed = model if getattr(model, "inputs", None) else _Signed(description)
     signature = input_signature(signed)
     return calibration_data(signature, data, batch_size, max_samples=max_samples)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Batches, with word of each one that was measured."""
+
+    batches: CalibrationData
+    progress: Progress | None
+
+    def __iter__(self) -> Iterator[Any]:
+        total = self.batches.num_batches
+        for number, batch in enumerate(self.batches, 1):
+            yield batch
+            if self.progress is not None:
+                self.progress(f"measured batch {number}", total)
 
 
 def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:
@@ -359,7 +402,9 @@ def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
         check_trace(bench.graph, samples)
         figures = prove(bench.original, kept, new, samples, source)
     carry_compilation(model, new.model, pairs, kept)
-    _warn_if_nothing(plan)
+    message = shortfall(plan)
+    if message:
+        warnings.warn(message, TargetNotReachedWarning, stacklevel=4)
     return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
 
 
@@ -374,20 +419,10 @@ def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate])
             )
 
 
-def _warn_if_nothing(plan: CutPlan) -> None:
-    if not plan.bypassed and not any(group.removed for group in plan.groups):
-        whys = [*(own.why for own in plan.bypasses), *(group.why for group in plan.groups)]
-        reasons = list(dict.fromkeys(why for why in whys if why))
-        warnings.warn(
-            f"Nothing was cut from {plan.model!r}: "
-            f"{'; '.join(reasons[:5]) or 'no unit was asked to go'}.",
-            TargetNotReachedWarning,
-            stacklevel=4,
-        )
-
-
-def _samples(description: Description, batches: Any) -> tuple[Any, str]:
+def _samples(
+    description: Description, batches: Any, num_random: int = _RANDOM_SAMPLES
+) -> tuple[Any, str]:
     if batches is None:
-        return random_samples(description), "random"
+        return random_samples(description, num_random), "random"
     batch = next(iter(itertools.islice(batches, 1)))
     return tree.map_structure(lambda x: x[:_PROOF_SAMPLES], batch), "given"

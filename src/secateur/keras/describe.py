@@ -54,7 +54,7 @@ def describe(graph: Graph) -> Description:
         sites.append(site)
     for tensor in graph.outputs:
         for labels in axes[id(tensor)]:
-            network.freeze(labels, "it is an output of the model")
+            network.output(labels)
     return Description(graph, network, sites, axes, walls)
 
 

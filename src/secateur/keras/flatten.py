@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from secateur.errors import UnsupportedModelError
 from secateur.keras.graph import Call, Constant, Graph, Nest, Source, Tensor
 from secateur.keras.reading import read_graph
 from secateur.keras.recording import FOLLOW_CALLER, Opener, Recording, Twins, twin
+
+_BOLD = re.compile(r"\x1b\[[0-9;]*m")
 
 __all__ = [
     "Call", "Constant", "Graph", "Nest", "Opener", "Source", "Tensor", "Twins", "flatten",
@@ -47,10 +50,16 @@ def flatten(
             outputs = model(structure, training=FOLLOW_CALLER)
         except Exception as error:
             raise UnsupportedModelError(
-                f"Model {model.name!r} cannot be traced: calling it on symbolic tensors raised "
-                f"{type(error).__name__}: {error}"
+                f"Model {model.name!r} cannot be traced: calling it on symbolic tensors of shapes "
+                f"{[tuple(x.shape) for x in tree.flatten(structure)]} raised "
+                f"{type(error).__name__}: {_plain(error)}"
             ) from error
         return read_graph(trace, structure, outputs)
+
+
+def _plain(error: Exception) -> str:
+    """A message of Keras as one line, without the codes that make it bold."""
+    return " ".join(_BOLD.sub("", str(error)).split())
 
 
 def _fresh(tensor: Any) -> Any:

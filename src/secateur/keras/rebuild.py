@@ -127,7 +127,7 @@ class _Builder:
         if isinstance(old, keras.layers.Layer) and key in self.made:
             return self.made[key]
         try:
-            new = _again(old, changes, self._unique(old.name))
+            new = made_again(old, changes, self._unique(old.name))
         except Exception as error:
             raise UnsupportedModelError(
                 f"Layer {old.name!r} ({type(old).__name__}) cannot be made again from its config: "
@@ -213,7 +213,8 @@ class _Builder:
         return self.made[(id(site.call.operation), repr(sorted(changes.items())))]
 
 
-def _again(old: Any, changes: dict[str, Any], name: str) -> Any:
+def made_again(old: Any, changes: dict[str, Any], name: str) -> Any:
+    """A new layer or op from the config of an old one, with changed entries and without weights."""
     if not isinstance(old, keras.layers.Layer):
         return _again_op(old, changes)
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secateur.cut_plan import GroupCut, unique_names
+from secateur.errors import NonFiniteError
 from secateur.groups import Group, Units, groups_of, solve
 from secateur.keras.bypass import Candidate, find_candidates
 from secateur.keras.cut_rules import Kept, is_leaf, opener_of
@@ -78,11 +79,21 @@ def _bench(graph: Graph, candidates: list[Candidate], chosen: Any) -> Bench:
 
 
 def weight_arrays(description: Description) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights that rules know, by their keys in the network."""
+    """The weights that rules know, by their keys in the network.
+
+    Raises:
+        NonFiniteError: One of them is NaN or infinite.
+    """
     arrays = {}
     for site in description.sites:
         for variable, _ in site.weights:
-            arrays[site.keys[id(variable)]] = read_array(variable).astype(np.float32)
+            array = read_array(variable).astype(np.float32)
+            if not np.isfinite(array).all():
+                raise NonFiniteError(
+                    f"The weight {variable.path!r} of layer {site.name!r} holds NaN or infinite values; "
+                    "mend the model before cutting."
+                )
+            arrays[site.keys[id(variable)]] = array
     return arrays
 
 

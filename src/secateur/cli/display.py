@@ -1,0 +1,75 @@
+"""What commands print: tables and JSON on stdout, a progress bar on stderr."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_sizes(summary: Mapping[str, Any]) -> None:
+    """Say what was written, and how its size compares; reads `output`, `bytes_before`, `bytes_after`."""
+    before, after = summary["bytes_before"], summary["bytes_after"]
+    console().print(
+        f"wrote {summary['output']}: {after:,} bytes, {after / before:.1%} of the file it came from",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON."""
+    print(json.dumps(data, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text as it is: no line is broken, nothing in it is markup."""
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def table(*columns: str) -> Table:
+    """A table with these columns; ">" before a name sets its column to the right."""
+    made = Table()
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    return made
+
+
+def console() -> Console:
+    """Where tables and text go."""
+    return Console()
+
+
+@contextmanager
+def progress(options: Namespace) -> Iterator[Any]:
+    """A progress bar on stderr; `advance(step, total)` names the step, and moves on if it counts."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    errors = Console(stderr=True)
+    with Progress(
+        *columns, console=errors, transient=True, disable=options.json or not errors.is_terminal
+    ) as bar:
+        task = bar.add_task("starting", total=None)
+        known: int | None = None
+
+        def advance(step: str, total: int | None) -> None:
+            nonlocal known
+            if total is not None and known not in (None, total):
+                bar.reset(task)
+            known = total if total is not None else known
+            bar.update(task, description=step, total=total)
+            if total is not None:
+                bar.advance(task)
+
+        yield advance
