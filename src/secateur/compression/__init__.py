@@ -1,0 +1,1 @@
+"""Compress a model under a goal, without losing more quality than allowed."""
