@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from secateur import schedules
     from secateur._kernels.native.runtime import num_threads, set_num_threads
+    from secateur.compression import (
+        Distillation,
+        FineTuning,
+        Latency,
+        Macs,
+        Parameters,
+        Size,
+        Sparsity,
+        compress,
+    )
     from secateur.criteria import saliency
     from secateur.cut_plan import CutPlan
     from secateur.files import load, save
@@ -36,11 +47,19 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CutPlan": "cut_plan",
+    "Distillation": "compression",
+    "FineTuning": "compression",
+    "Latency": "compression",
+    "Macs": "compression",
     "NM": "patterns",
+    "Parameters": "compression",
     "Pruning": "keras",
+    "Size": "compression",
+    "Sparsity": "compression",
     "Block": "patterns",
     "Unstructured": "patterns",
     "bind_plan": "keras",
+    "compress": "compression",
     "cut": "keras",
     "enforce_zeros": "keras",
     "keep_zeros": "keras",
@@ -67,9 +86,17 @@ __all__ = [
     "NM",
     "Block",
     "CutPlan",
+    "Distillation",
+    "FineTuning",
+    "Latency",
+    "Macs",
+    "Parameters",
     "Pruning",
+    "Size",
+    "Sparsity",
     "Unstructured",
     "bind_plan",
+    "compress",
     "cut",
     "enforce_zeros",
     "keep_zeros",
@@ -86,6 +113,7 @@ __all__ = [
     "release_zeros",
     "saliency",
     "save",
+    "schedules",
     "select",
     "set_num_threads",
     "to_dense",

@@ -63,3 +63,7 @@ class CutNotFasterWarning(SecateurWarning):
 
 class CalibrationWarning(SecateurWarning):
     """Calibration data is thin, or was not read to its end; the message says how far."""
+
+
+class DataOverlapWarning(SecateurWarning):
+    """Held-out data is not held out: some of it occurs in the training data."""
