@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
+    from secateur.searching import search
     from secateur.selection import select
     from secateur.sparse import to_dense, to_sparse
     from secateur.storage import load_arrays
@@ -76,6 +77,7 @@ _HOMES = {
     "release_zeros": "keras",
     "saliency": "criteria",
     "save": "files",
+    "search": "searching",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",
     "to_dense": "sparse",
@@ -114,6 +116,7 @@ __all__ = [
     "saliency",
     "save",
     "schedules",
+    "search",
     "select",
     "set_num_threads",
     "to_dense",
