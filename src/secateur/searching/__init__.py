@@ -14,7 +14,7 @@ from secateur.compression.finetuning import FineTuning
 from secateur.compression.goals import Goal
 from secateur.compression.quality import Mode, Quality, mode_of
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
-from secateur.searching.folds import Fold, make_folds
+from secateur.searching.folds import Fold, make_folds, part
 from secateur.searching.points import Options, Point, SearchResult
 from secateur.searching.strategies import bisection, expand, good_enough, grid, halving
 from secateur.searching.trials import Runner, Trials
@@ -94,15 +94,15 @@ def search(
     folds = make_folds(data, splitter, groups, seed)
     mode = mode or mode_of(metric)
     trials = Trials(model, data, folds, action, metric, mode, cost, tuning, seed=seed)
-    before = Quality(data, metric, mode)
-    before.of(model)  # a metric that is not there is told before anything is tried
+    quality = Quality(data, metric, mode)
+    quality.of(model)  # a metric that is not there is told before anything is tried
     rows = [(fold.train, fold.held_out) for fold in folds]
     digest = fingerprint(model, (data, rows), (action, metric, cost, tuning, seed))
     runner = Runner(trials, cache, digest, num_workers)
     sign = 1.0 if mode == "max" else -1.0
     if strategy == "bisection":
         option, low, high, fixed = _ends(space)
-        holds = good_enough(before, before.of(model), max_drop)
+        holds = good_enough(quality, _mean_quality(trials), max_drop)
         points = bisection(runner, option, low, high, fixed, len(folds), progress, holds, tolerance)
     elif strategy == "halving":
         points = halving(runner, expand(space), len(folds), progress, sign)
@@ -125,6 +125,13 @@ def _check(model: Any, action: str, strategy: str, num_workers: int) -> None:
         raise InvalidArgumentError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         raise InvalidArgumentError(f"num_workers must be at least 1, got {num_workers!r}.")
+
+
+def _mean_quality(trials: Trials) -> float:
+    """The given model's mean score on the held-out parts."""
+    parts = [part(trials.data, fold.held_out) for fold in trials.folds]
+    scores = [Quality(held, trials.metric, trials.mode).of(trials.model) for held in parts]
+    return sum(scores) / len(scores)
 
 
 def _ends(space: Any) -> tuple[str, float, float, dict[str, Any]]:
