@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from secateur.errors import InvalidArgumentError
 from secateur.keras.keeping import trace_again
+from secateur.keras.lessons import Inside, Lessons
 
 OutputKind = Literal["logits", "probabilities", "sigmoid", "values"]
 _KINDS = {"softmax": "probabilities", "sigmoid": "sigmoid"}
@@ -30,6 +31,7 @@ class Distillation:
         temperature: T, above 0.
         outputs: What the outputs are: "logits", "probabilities" (softmax), "sigmoid", "values"; None
             reads it off the layers that make them, a layer without activation giving "values".
+        inside: Hidden states, attention and an adversarial loss beside the outputs; None for none.
 
     References:
         Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531),
@@ -39,6 +41,7 @@ class Distillation:
     weight: float = 0.5
     temperature: float = 2.0
     outputs: OutputKind | None = None
+    inside: Inside | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
@@ -67,6 +70,9 @@ def taught(student: Any, teacher: Any, how: Distillation) -> Iterator[None]:
     _check(student, teacher)
     kinds = [how.outputs or kind for kind in output_kinds(student)]
     own_loss = student.compute_loss
+    lessons = None if how.inside is None else Lessons(student, teacher, how.inside)
+    if lessons is not None:
+        lessons.build()
 
     def compute_loss(
         x: Any = None,
@@ -83,7 +89,8 @@ def taught(student: Any, teacher: Any, how: Distillation) -> Iterator[None]:
             distance(ops.stop_gradient(target), found, kind, how.temperature)
             for target, found, kind in zip(targets, tree.flatten(y_pred), kinds, strict=True)
         ]
-        return (1 - how.weight) * own + how.weight * sum(parts)
+        total = (1 - how.weight) * own + how.weight * sum(parts)
+        return total if lessons is None else total + lessons.loss(x)
 
     student.__dict__["compute_loss"] = compute_loss
     trace_again(student)
