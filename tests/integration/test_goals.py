@@ -69,7 +69,9 @@ def test_figures_of_a_pruned_model():
     model = chain()
     result = sc.prune(model, sparsity=0.5)
     size = Size(ratio=2).compare(model, result.model, X)
-    assert (size.before, size.after) == (gzipped_keras_bytes(model), file_bytes(result.model))
+    # The .keras file holds the time at which it was written.
+    assert size.before == pytest.approx(gzipped_keras_bytes(model), abs=32)
+    assert size.after == file_bytes(result.model)
     assert size.limit == size.before / 2
     weights = Parameters(value=40).compare(model, result.model, X)
     assert (weights.before, weights.after) == (64, 32)  # biases are zero
