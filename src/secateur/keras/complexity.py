@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops, tree
 
+from secateur.keras.calling import compiled
 from secateur.keras.flatten import Call
 from secateur.keras.running import run_graph
 from secateur.keras.taps import open_graph, taps_of
 from secateur.keras.variables import read_array
+from secateur.timing import median_times
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -110,23 +110,9 @@ def latencies(models: Sequence[Any], batch: Any, repeats: int = 15) -> list[floa
     Returns:
         Median per model, in seconds.
     """
-    calls = [_compiled(model) for model in models]
     inputs = tree.map_structure(ops.convert_to_tensor, batch)
-    times: list[list[float]] = [[] for _ in calls]
-    for round_number in range(-2, repeats):
-        for own, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            tree.map_structure(ops.convert_to_numpy, call(inputs))
-            if round_number >= 0:
-                own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in times]
 
+    def called(model: Any) -> Any:
+        return compiled(lambda x: model(x, training=False), inputs)
 
-def _compiled(model: Any) -> Any:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return lambda x: model(x, training=False)
-    import tensorflow
-
-    return tensorflow.function(lambda x: model(x, training=False), autograph=False)
+    return median_times([called(model) for model in models], rounds=repeats)
