@@ -94,7 +94,7 @@ def density_needed(points: list[tuple[float, float]], limit: float) -> float | N
         None where the points do not tell (fewer than two, or the figure does not fall).
 
     Example:
-        >>> density_needed([(1.0, 110.0), (0.5, 60.0)], 30.0)
+        >>> round(density_needed([(1.0, 110.0), (0.5, 60.0)], 30.0), 3)
         0.2
     """
     if len(points) < 2:
