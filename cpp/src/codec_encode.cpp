@@ -62,10 +62,9 @@ Chunk look_at(Items items, std::size_t c, Workspace& space) {
   const std::size_t begin = c * kPackingChunk;
   Chunk chunk{at(items.data, begin, items.item_size), std::min(kPackingChunk, items.size - begin),
               0, 0};
-  chunk.nonzeros =
-      chunk_kernels(items.item_size)
-          .compress(chunk.items, chunk.size, Zero::by_bits, space.values.data(), chunk.size,
-                    space.words.data());
+  chunk.nonzeros = chunk_kernels(items.item_size)
+                       .compress(chunk.items, chunk.size, Zero::by_bits, space.values.data(),
+                                 chunk.size, space.words.data());
   // Denser masks are coded at least as well byte by byte, and ever more gaps take ever longer.
   if (chunk.nonzeros != 0 && chunk.nonzeros * 2 <= chunk.size) {
     chunk.num_gaps = list_gaps(space.words.data(), chunk.size, space.gaps.data());

@@ -67,10 +67,10 @@ bool is_consistent(const ChunkHeader& header, std::size_t size) {
 }  // namespace
 
 void write_header(const ChunkHeader& header, std::uint8_t* out) {
-  const std::uint32_t word =
-      static_cast<std::uint32_t>(header.positions) | std::uint32_t{header.coded_values} << 3 |
-      std::uint32_t{header.own_positions} << 4 | std::uint32_t{header.own_values} << 5 |
-      header.nonzeros << 8;
+  const std::uint32_t word = static_cast<std::uint32_t>(header.positions) |
+                             std::uint32_t{header.coded_values} << 3 |
+                             std::uint32_t{header.own_positions} << 4 |
+                             std::uint32_t{header.own_values} << 5 | header.nonzeros << 8;
   std::memcpy(out, &word, sizeof(word));
   std::memcpy(out + sizeof(word), &header.checksum, sizeof(header.checksum));
 }

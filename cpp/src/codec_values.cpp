@@ -180,7 +180,8 @@ void halve(ValuePlan& plan, Histogram& counts) {
   Histogram halved{};
   const std::uint64_t base = plan.base >> 1;
   for (std::size_t s = 0; s < 256; ++s) {
-    if (counts[s] != 0) halved[static_cast<std::size_t>(((plan.base + s) >> 1) - base)] += counts[s];
+    if (counts[s] != 0)
+      halved[static_cast<std::size_t>(((plan.base + s) >> 1) - base)] += counts[s];
   }
   counts = halved;
   plan.base = base;
