@@ -224,11 +224,16 @@ DecodeGroups wide_groups() { return &decode_groups<kAnsWide>; }
 
 void ans_encode(const std::uint8_t* symbols, std::size_t count, const Frequencies& frequencies,
                 Bytes& out) {
+  if (count == 0 || frequencies[symbols[0]] == kAnsTotal) return;
   const bool wide = ans_states(count) == kAnsWide;
   (wide ? &encode_states<kAnsWide> : &encode_states<kAnsNarrow>)(symbols, count, frequencies, out);
 }
 
 bool ans_decode(ByteReader& in, const AnsSlots& slots, std::uint8_t* symbols, std::size_t count) {
+  if (slots.entries[0] >> 20 == kAnsTotal - 1) {  // one symbol has all slots
+    std::fill_n(symbols, count, static_cast<std::uint8_t>(slots.entries[0]));
+    return true;
+  }
   const std::size_t num_states = ans_states(count);
   std::array<std::uint32_t, kAnsWide> states;
   const std::uint8_t* from = in.take(num_states * sizeof(states[0]));

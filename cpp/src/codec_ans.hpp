@@ -46,6 +46,7 @@ std::uint64_t stream_cost(const Histogram& counts, const Frequencies& frequencie
 void write_frequencies(const Frequencies& frequencies, Bytes& out);
 [[nodiscard]] bool read_frequencies(ByteReader& in, Frequencies& frequencies);
 
+// A symbol that has all of kAnsTotal makes an empty stream.
 void ans_encode(const std::uint8_t* symbols, std::size_t count, const Frequencies& frequencies,
                 Bytes& out);
 

@@ -100,6 +100,7 @@ std::uint64_t stream_cost(const Histogram& counts, const Frequencies& frequencie
   for (std::size_t s = 0; s < 256; ++s) {
     if (counts[s] == 0) continue;
     if (frequencies[s] == 0) return kNoCost;
+    if (frequencies[s] == kAnsTotal) return 0;
     cost += counts[s] * (kAnsBits * 256 - log2_cost(frequencies[s]));
     total += counts[s];
   }

@@ -240,6 +240,7 @@ class ChunkDecoder {
       if (from != nullptr) std::memcpy(values, from, count * item_size());
       return from != nullptr;
     }
+    if (header_.palette) return read_palette(count, values);
     ValuePlan plan = parsed_.plan;
     if (header_.own_values && !read_plan(in_, item_size(), plan)) return false;
     const Table table(header_.own_values, in_, parsed_.values);
@@ -250,6 +251,21 @@ class ChunkDecoder {
     value_kernels(item_size(), parsed_.coded.numbers)
         .merge(space_.symbols.data(), packed, plan, count, values);
     return true;
+  }
+
+  bool read_palette(std::size_t count, void* values) {
+    const ValueKernels kernels = value_kernels(item_size(), parsed_.coded.numbers);
+    std::uint8_t last = 0;
+    if (!in_.read(last)) return false;
+    Palette palette;
+    palette.size = std::size_t{last} + 1;
+    const std::uint8_t* items = in_.take(palette.size * item_size());
+    if (items == nullptr) return false;
+    std::memcpy(palette.items.data(), items, palette.size * item_size());
+    const Table table(true, in_, std::nullopt);
+    if (!kernels.rises(palette) || table.slots() == nullptr) return false;
+    return ans_decode(in_, *table.slots(), space_.symbols.data(), count) &&
+           kernels.paint(space_.symbols.data(), palette, count, values);
   }
 
   const Parsed& parsed_;

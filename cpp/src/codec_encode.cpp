@@ -266,20 +266,61 @@ ValueStream best_values(const Values& values, std::size_t item_size, const Value
   return whole_cost(common, values.count) <= whole_cost(own, values.count) ? common : own;
 }
 
+struct PaletteStream {
+  Stream stream;
+  Palette palette;
+
+  std::uint64_t whole_cost(std::size_t item_size) const {
+    if (stream.cost == kNoCost) return kNoCost;
+    return stream.cost + (1 + palette.size * item_size) * kCostPerByte;
+  }
+};
+
+// With its symbols in the workspace, if there is one.
+PaletteStream find_palette(const Values& values, const ValueKernels& kernels, Workspace& space) {
+  PaletteStream found;
+  if (!kernels.find_palette(values, found.palette, space.symbols.data())) return found;
+  Histogram counts{};
+  count_bytes(space.symbols.data(), values.count, counts);
+  found.stream = own_stream(counts);
+  return found;
+}
+
+void put_palette(const PaletteStream& painted, const Workspace& space, std::size_t count,
+                 std::size_t item_size, Bytes& out) {
+  put(out, static_cast<std::uint8_t>(painted.palette.size - 1));
+  put_bytes(out, painted.palette.items.data(), painted.palette.size * item_size);
+  put_stream(painted.stream, space.symbols.data(), count, out);
+}
+
+void put_planes(const ValueStream& planes, const Values& values, const ValueKernels& kernels,
+                Workspace& space, Bytes& out) {
+  if (planes.stream.own) write_plan(planes.plan, out);
+  kernels.high(values, planes.plan, space.symbols.data());
+  put_stream(planes.stream, space.symbols.data(), values.count, out);
+  kernels.low(values, planes.plan, space.packed.data());
+  put_bytes(out, space.packed.data(), low_bytes(values.count, planes.plan.low));
+}
+
 void encode_values(const Chunk& chunk, Workspace& space, Items items, const ValueKernels& kernels,
                    const SharedTables& shared, ChunkHeader& header, Bytes& out) {
   if (chunk.nonzeros == 0) return;
   const Values values{space.values.data(), chunk.nonzeros};
-  const ValueStream best = best_values(values, items.item_size, kernels, shared, space);
+  const ValueStream planes = best_values(values, items.item_size, kernels, shared, space);
+  const PaletteStream painted = find_palette(values, kernels, space);
+  const std::uint64_t planes_cost = whole_cost(planes, values.count);
+  const std::uint64_t palette_cost = painted.whole_cost(items.item_size);
   const std::size_t raw_bytes = chunk.nonzeros * items.item_size;
-  header.coded_values = whole_cost(best, values.count) < raw_bytes * kCostPerByte;
-  if (!header.coded_values) return put_bytes(out, values.data, raw_bytes);
-  header.own_values = best.stream.own;
-  if (best.stream.own) write_plan(best.plan, out);
-  kernels.high(values, best.plan, space.symbols.data());
-  put_stream(best.stream, space.symbols.data(), values.count, out);
-  kernels.low(values, best.plan, space.packed.data());
-  put_bytes(out, space.packed.data(), low_bytes(values.count, best.plan.low));
+  header.coded_values = std::min(planes_cost, palette_cost) < raw_bytes * kCostPerByte;
+  if (!header.coded_values) {
+    put_bytes(out, values.data, raw_bytes);
+  } else if (palette_cost < planes_cost) {
+    header.own_values = header.palette = true;
+    put_palette(painted, space, values.count, items.item_size, out);
+  } else {
+    header.own_values = planes.stream.own;
+    put_planes(planes, values, kernels, space, out);
+  }
 }
 
 struct Payload {
@@ -308,7 +349,7 @@ Payload encode_chunk(Items items, std::size_t c, const ValueKernels& kernels,
   encode_values(chunk, space, items, kernels, shared, header, out);
   const std::size_t raw_bytes = chunk.size * items.item_size;
   if (out.size() > kChunkHeaderBytes + raw_bytes) {
-    header = {Positions::raw, false, false, false, header.nonzeros, header.checksum};
+    header = {Positions::raw, false, false, false, false, header.nonzeros, header.checksum};
     out.resize(kChunkHeaderBytes);
     put_bytes(out, chunk.items, raw_bytes);
   }

@@ -56,6 +56,7 @@ bool is_consistent(const ChunkHeader& header, std::size_t size) {
   const bool coded = header.positions == Positions::mask_ans || header.positions == Positions::gaps;
   if (header.own_positions && !coded) return false;
   if (header.own_values && !header.coded_values) return false;
+  if (header.palette && !header.own_values) return false;
   if (header.coded_values && (header.nonzeros == 0 || header.positions == Positions::raw)) {
     return false;
   }
@@ -67,10 +68,10 @@ bool is_consistent(const ChunkHeader& header, std::size_t size) {
 }  // namespace
 
 void write_header(const ChunkHeader& header, std::uint8_t* out) {
-  const std::uint32_t word = static_cast<std::uint32_t>(header.positions) |
-                             std::uint32_t{header.coded_values} << 3 |
-                             std::uint32_t{header.own_positions} << 4 |
-                             std::uint32_t{header.own_values} << 5 | header.nonzeros << 8;
+  const std::uint32_t word =
+      static_cast<std::uint32_t>(header.positions) | std::uint32_t{header.coded_values} << 3 |
+      std::uint32_t{header.own_positions} << 4 | std::uint32_t{header.own_values} << 5 |
+      std::uint32_t{header.palette} << 6 | header.nonzeros << 8;
   std::memcpy(out, &word, sizeof(word));
   std::memcpy(out + sizeof(word), &header.checksum, sizeof(header.checksum));
 }
@@ -78,11 +79,12 @@ void write_header(const ChunkHeader& header, std::uint8_t* out) {
 bool read_header(const std::uint8_t* from, std::size_t size, ChunkHeader& header) {
   const auto word = load_as<std::uint32_t>(from);
   const std::uint32_t positions = word & 7U;
-  if (positions >= kNumPositions || (word & 0xC0U) != 0) return false;
+  if (positions >= kNumPositions || bit(word, 7)) return false;
   header.positions = static_cast<Positions>(positions);
   header.coded_values = bit(word, 3);
   header.own_positions = bit(word, 4);
   header.own_values = bit(word, 5);
+  header.palette = bit(word, 6);
   header.nonzeros = word >> 8;
   header.checksum = load_as<std::uint32_t>(from + sizeof(word));
   return is_consistent(header, size);

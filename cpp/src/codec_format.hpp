@@ -33,6 +33,7 @@ struct ChunkHeader {
   bool coded_values;
   bool own_positions;  // the table of the positions is the chunk's own
   bool own_values;
+  bool palette;
   std::uint32_t nonzeros;
   std::uint32_t checksum;
 };

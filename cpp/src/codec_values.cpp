@@ -169,10 +169,97 @@ void merge_of(const std::uint8_t* symbols, const std::uint8_t* packed, const Val
   variant<MergeBody<T, kNumbers>, MergeArgs>()({symbols, packed, plan, count, values});
 }
 
+// A hash table of twice as many slots as there may be values.
+template <class T>
+class Distinct {
+ public:
+  static constexpr std::size_t kSlots = 512;
+  static constexpr std::size_t kFull = kSlots;
+
+  // The slot of a value; kFull if it would be one too many.
+  std::size_t add(T value) {
+    auto slot = static_cast<std::size_t>((value * 0x9E3779B97F4A7C15U) >> 55);
+    while (used_[slot] && items_[slot] != value) slot = (slot + 1) % kSlots;
+    if (used_[slot]) return slot;
+    if (size_ == 256) return kFull;
+    used_[slot] = true;
+    items_[slot] = value;
+    ++size_;
+    return slot;
+  }
+
+  // Writes the values in rising order, and gives for each slot its place among them.
+  std::array<std::uint8_t, kSlots> order(T* sorted) const {
+    std::size_t count = 0;
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      if (used_[slot]) sorted[count++] = items_[slot];
+    }
+    std::sort(sorted, sorted + count);
+    std::array<std::uint8_t, kSlots> places{};
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      const T* found = std::lower_bound(sorted, sorted + count, items_[slot]);
+      if (used_[slot]) places[slot] = static_cast<std::uint8_t>(found - sorted);
+    }
+    return places;
+  }
+
+  std::size_t size() const { return size_; }
+
+ private:
+  std::array<T, kSlots> items_{};
+  std::array<bool, kSlots> used_{};
+  std::size_t size_ = 0;
+};
+
+template <class T>
+bool find_palette_of(const Values& values, Palette& palette, std::uint8_t* symbols) {
+  const T* in = static_cast<const T*>(values.data);
+  Distinct<T> distinct;
+  for (std::size_t i = 0; i < values.count; ++i) {
+    if (distinct.add(in[i]) == Distinct<T>::kFull) return false;
+  }
+  palette.size = distinct.size();
+  std::array<T, 256> sorted;
+  const auto places = distinct.order(sorted.data());
+  std::memcpy(palette.items.data(), sorted.data(), palette.size * sizeof(T));
+  for (std::size_t i = 0; i < values.count; ++i) symbols[i] = places[distinct.add(in[i])];
+  return true;
+}
+
+template <class T>
+std::array<T, 256> items_of(const Palette& palette) {
+  std::array<T, 256> items{};
+  std::memcpy(items.data(), palette.items.data(), palette.size * sizeof(T));
+  return items;
+}
+
+template <class T>
+bool rises_of(const Palette& palette) {
+  const std::array<T, 256> items = items_of<T>(palette);
+  for (std::size_t k = 1; k < palette.size; ++k) {
+    if (items[k - 1] >= items[k]) return false;
+  }
+  return true;
+}
+
+template <class T>
+bool paint_of(const std::uint8_t* symbols, const Palette& palette, std::size_t count,
+              void* values) {
+  const std::array<T, 256> items = items_of<T>(palette);
+  T* out = static_cast<T*>(values);
+  std::uint8_t greatest = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    greatest = std::max(greatest, symbols[i]);
+    out[i] = items[symbols[i]];
+  }
+  return greatest < palette.size;
+}
+
 template <class T, Numbers kNumbers>
 ValueKernels kernels_for() {
-  return {&range_of<T, kNumbers>, &shifted<T, kNumbers>, &high_of<T, kNumbers>,
-          &low_of<T, kNumbers>, &merge_of<T, kNumbers>};
+  return {
+      &range_of<T, kNumbers>, &shifted<T, kNumbers>, &high_of<T, kNumbers>, &low_of<T, kNumbers>,
+      &merge_of<T, kNumbers>, &find_palette_of<T>,   &rises_of<T>,          &paint_of<T>};
 }
 
 // Of two neighbouring symbols one is made; which are neighbours depends on where the base stands.
@@ -273,8 +360,14 @@ void write_plan(const ValuePlan& plan, Bytes& out) {
 }
 
 bool read_plan(ByteReader& in, std::size_t item_size, ValuePlan& plan) {
-  return in.read(plan.shift) && in.read(plan.low) && in.read(plan.base) &&
-         plan.shift < 8 * item_size && plan.low <= max_low(item_size);
+  if (!in.read(plan.shift) || !in.read(plan.low) || !in.read(plan.base)) return false;
+  const std::size_t dropped = std::size_t{plan.shift} + plan.low;
+  if (plan.shift >= 8 * item_size || plan.low > max_low(item_size) || dropped > 8 * item_size) {
+    return false;
+  }
+  // Bits that no code has would be lost without a word.
+  const std::size_t left = 8 * item_size - dropped;
+  return left == 64 || plan.base >> left == 0;
 }
 
 }  // namespace secateur::codec

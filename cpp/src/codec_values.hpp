@@ -29,6 +29,13 @@ constexpr unsigned max_low(std::size_t item_size) {
 
 constexpr std::size_t low_bytes(std::size_t count, unsigned low) { return (count * low + 7) / 8; }
 
+// The distinct values of a chunk, if they are few: the first `size` of `items`, in rising order of
+// their bits. Items are of any size, and as many bytes apart.
+struct Palette {
+  std::size_t size = 0;
+  std::array<std::uint64_t, 256> items;
+};
+
 // What a plan depends on.
 struct ValueRange {
   std::uint64_t used = 0;  // bits that some number has set, its sign apart
@@ -51,6 +58,13 @@ struct ValueKernels {
   void (*low)(const Values& values, const ValuePlan& plan, std::uint8_t* packed);
   void (*merge)(const std::uint8_t* symbols, const std::uint8_t* packed, const ValuePlan& plan,
                 std::size_t count, void* values);
+  // False if there are more than 256 values. Else `symbols` are the values' places.
+  bool (*find_palette)(const Values& values, Palette& palette, std::uint8_t* symbols);
+  // Whether the palette's items rise.
+  bool (*rises)(const Palette& palette);
+  // False if a symbol lies past the palette's end.
+  bool (*paint)(const std::uint8_t* symbols, const Palette& palette, std::size_t count,
+                void* values);
 };
 
 ValueKernels value_kernels(std::size_t item_size, Numbers numbers);

@@ -79,9 +79,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("code_values", [True, False])
+@pytest.mark.parametrize("values", [reference.UNCODED, reference.PLANES, reference.PALETTE])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_read(form: int, code_values: bool) -> None:
+def test_every_form_is_read(form: int, values: int) -> None:
     for dtype in (np.float32, np.int16, np.uint8):
         for size in (40, 1000, CHUNK + 40):
             if size > CHUNK and form in (reference.FULL, reference.RAW):
@@ -91,7 +91,10 @@ def test_every_form_is_read(form: int, code_values: bool) -> None:
                 array[array == 0] = 1
             if form == reference.GAPS:  # which are of something
                 array[[3, -1]] = 1
-            coded = reference.encode(array, form, code_values=code_values)
+            if values == reference.PALETTE:  # at most 256 of them
+                array = np.where(array == 0, 0, np.clip(np.abs(array), 1, 99)).astype(np.uint8)
+                array = array.astype(dtype)
+            coded = reference.encode(array, form, values)
             assert_same(codec.decode(coded, size, dtype), array)
 
 
@@ -135,6 +138,29 @@ def test_floats_that_came_from_half_as_many_bits_take_no_more_than_those() -> No
     assert codec.encode(wide).size <= codec.encode(half).size * 1.01
 
 
+def test_values_that_repeat_cost_what_tells_them_apart() -> None:
+    """Eight bits of quantisation leave eight bits, whatever the scale is."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-120, 121, 2 * CHUNK)
+    weights = (levels * 0.0123 / 120).astype(np.float32)
+    coded = codec.encode(weights)
+    assert_same(codec.decode(coded, weights.size, np.float32), weights)
+    assert coded.size * 8 / weights.size < np.log2(241) * 1.03
+
+
+@pytest.mark.parametrize("palette", [[5, 5, 9], [9, 5, 1], [1, 2]], ids=["same", "falls", "short"])
+def test_a_palette_rises_and_has_what_is_asked_of_it(palette: list[int]) -> None:
+    array = np.tile(np.array([1, 2, 3], np.uint32), 50)
+    good = reference.encode(array, reference.FULL, reference.PALETTE)
+    assert good[13] == 2
+    front = good[:14].copy()
+    front[13] = len(palette) - 1
+    items = np.array(palette, np.uint32).view(np.uint8)
+    bad = np.concatenate([front, items, good[26:]])
+    bad[1:5] = np.array([bad.size - 5], np.uint32).view(np.uint8)
+    assert "values" in refused(bad, array.size, np.uint32)
+
+
 def test_repeating_masks_cost_next_to_nothing() -> None:
     """2 of 4 has one bit of freedom in three that a mask of ones and zeros would take."""
     rng = np.random.default_rng(0)
@@ -173,10 +199,20 @@ def test_each_fault_is_named() -> None:
     assert "positions" in refused(changed(13, 0xFF), 3000, np.float32)
     assert "checksum" in refused(changed(9, good[9] ^ 1), 3000, np.float32)
     assert "checksum" in refused(changed(-1, good[-1] ^ 1), 3000, np.float32)
-    raw = reference.encode(array, reference.MASK, code_values=False)
+    raw = reference.encode(array, reference.MASK, reference.UNCODED)
     zero = raw.copy()
     zero[-4:] = 0
     assert "values" in refused(zero, 3000, np.float32)
+
+
+@pytest.mark.parametrize("place", range(14, 24))
+def test_plans_with_bits_that_no_code_has_are_refused(place: int) -> None:
+    """Of values that are all the same every bit of the plan counts."""
+    coded = reference.encode(np.full(50, 1.5, np.float32), reference.FULL)
+    assert coded[13:15].tolist() == [22, 0]
+    coded = coded.copy()
+    coded[place] |= 0x80
+    refused(coded, 50, np.float32)
 
 
 def test_a_size_that_could_never_be_costs_no_memory() -> None:

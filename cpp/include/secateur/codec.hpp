@@ -13,6 +13,8 @@
 //   leaves two or three binades, so some six mantissa bits join the exponent's symbol, and with
 //   them nearly all of the values' redundancy is gone. Low bits that are 0 in every value (float32
 //   that came from bfloat16, say) are not stored.
+// - Or, of values that repeat (quantised or clustered weights), a palette of at most 256 and
+//   entropy-coded places in it.
 // - A chunk that nothing makes smaller is stored as it stands.
 //
 // The entropy coder is range ANS (Duda, arXiv 1311.2540) with 12-bit frequencies, 32-bit states and
@@ -27,7 +29,7 @@
 //             the shared tables in that order
 //             u32 length of every chunk's payload, then the payloads
 //   payload   u32: bits 0-2 positions (Positions), 3 values are coded, 4 own table for positions,
-//             5 own table for values, 8-24 number of non-zeros; other bits 0
+//             5 own table for values, 6 palette, 8-24 number of non-zeros; other bits 0
 //             u32 checksum of the mask's words and the values
 //             positions, then values
 //   positions mask      ceil(size / 8) bytes
@@ -35,10 +37,13 @@
 //             gaps      u16 number of skips, [table] stream of non-zeros + skips symbols; 255 skips
 //                       255 zeros, less is that many zeros and a non-zero
 //             empty, full: nothing. raw: all items as they are, and no values
-//   values    raw items, or [table] stream of a symbol each, then `low` bits each, packed
+//   values    raw items; or [table] stream of a symbol each, then `low` bits each, packed; or u8
+//             length - 1 of the palette, its items in rising order of their bits, table without
+//             plan, stream of a symbol each
 //   table     of values only: u8 shift, u8 low, u64 base, so that high bits = base + symbol
 //             u8 first and u8 last symbol, then frequency + 1 of each in Elias gamma code, padded
-//   stream    the states u32 (32 of them from kAnsWideFrom symbols on, else 4), u16 words
+//   stream    the states u32 (32 of them from 4096 symbols on, else 4), u16 words; nothing, if the
+//             table gives one symbol all 4096
 //
 // A value's bits become a code whose order is that of magnitude: floats (|x| >> shift) << 1 | sign,
 // signed integers zigzag(x >> shift), unsigned integers x >> shift.

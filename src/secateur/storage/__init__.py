@@ -3,7 +3,7 @@
 Knows nothing of pruning, models or frameworks.
 """
 
-from secateur.storage.arrays_file import load_arrays, read_header, save_arrays
+from secateur.storage.arrays_file import check_profile, load_arrays, read_header, save_arrays
 from secateur.storage.encodings import Profile
 from secateur.storage.manifest import Header, TensorInfo
 from secateur.storage.plain import save_plain
@@ -15,6 +15,7 @@ __all__ = [
     "Rounding",
     "ShortFloat",
     "TensorInfo",
+    "check_profile",
     "load_arrays",
     "read_header",
     "save_arrays",

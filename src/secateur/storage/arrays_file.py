@@ -115,7 +115,12 @@ def _part_names(name: str, encoding: encodings.Encoding, taken: set[str]) -> lis
     return [_free_name(f"{name}:{role}", taken) for role in encodings.ROLES[encoding]]
 
 
-def _check_profile(profile: object, values: object) -> None:
+def check_profile(profile: object, values: object) -> None:
+    """Raise unless a profile and what values are rounded to exist and go together.
+
+    Raises:
+        InvalidArgumentError: They do not.
+    """
     if profile not in ("fast", "small"):
         raise InvalidArgumentError(f"profile must be 'fast' or 'small', got {profile!r}.")
     if values is None:
@@ -201,7 +206,7 @@ def save_arrays(
             "dict(enumerate(...)) with names of your own makes one of a list."
         )
     checked = _check_metadata(metadata)
-    _check_profile(profile, values)
+    check_profile(profile, values)
     infos, groups, stored = _encode_all(arrays, profile, values)
     header = Header(version_for(infos), checked, tuple(infos))
     text = to_text(Manifest(header, tuple(groups)))

@@ -19,6 +19,7 @@ _TOTAL_BITS, _LOW = 12, 1 << 16
 _TOTAL = 1 << _TOTAL_BITS
 _SKIP = 255
 EMPTY, FULL, MASK, MASK_ANS, GAPS, RAW = range(6)
+UNCODED, PLANES, PALETTE = range(3)
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -99,7 +100,9 @@ def read_table(reader: Reader) -> list[int]:
 
 
 def encode_stream(symbols: NDArray[np.uint8], frequencies: Sequence[int]) -> bytes:
-    """Range ANS, from the last symbol to the first."""
+    """Range ANS, from the last symbol to the first; nothing, if there is but one."""
+    if _TOTAL in frequencies:
+        return b""
     starts = [0, *np.cumsum(frequencies).tolist()]
     lanes = num_states(symbols.size)
     states = [_LOW] * lanes
@@ -116,6 +119,8 @@ def encode_stream(symbols: NDArray[np.uint8], frequencies: Sequence[int]) -> byt
 
 def decode_stream(reader: Reader, frequencies: Sequence[int], count: int) -> NDArray[np.uint8]:
     """The symbols, from the first to the last."""
+    if _TOTAL in frequencies:
+        return np.full(count, frequencies.index(_TOTAL), np.uint8)
     slots = np.repeat(np.arange(256), frequencies)
     starts = [0, *np.cumsum(frequencies).tolist()]
     states = [reader.number("I") for _ in range(num_states(count))]
@@ -196,6 +201,24 @@ def encode_values(values: NDArray[Any]) -> bytes:
     )
 
 
+def encode_palette(values: NDArray[Any]) -> bytes:
+    """The distinct values, at most 256, and the places in it."""
+    raw = values.view(f"u{values.dtype.itemsize}")
+    palette, places = np.unique(raw, return_inverse=True)
+    symbols = places.astype(np.uint8)
+    frequencies = normalise(symbols)
+    front = bytes([palette.size - 1]) + palette.tobytes() + write_table(frequencies)
+    return front + encode_stream(symbols, frequencies)
+
+
+def decode_palette(reader: Reader, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values of one chunk."""
+    length = reader.number("B") + 1
+    palette = np.frombuffer(reader.take(length * dtype.itemsize), dtype)
+    values: NDArray[Any] = palette[decode_stream(reader, read_table(reader), count)]
+    return values
+
+
 def decode_values(
     reader: Reader, plan: Plan, frequencies: Sequence[int], count: int, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
@@ -257,29 +280,30 @@ def checksum(kept: NDArray[np.bool_], values: NDArray[Any]) -> int:
 # ---- Whole arrays ----
 
 
-def encode(array: NDArray[Any], positions: int, *, code_values: bool = True) -> NDArray[np.uint8]:
+def encode(array: NDArray[Any], positions: int, values: int = PLANES) -> NDArray[np.uint8]:
     """Coded bytes with the form of positions asked for, and every table a chunk's own.
 
     Args:
         array: Any shape. Of every chunk, EMPTY needs nothing but zeros and FULL none.
         positions: EMPTY, FULL, MASK, MASK_ANS, GAPS or RAW.
-        code_values: Split values into planes, or leave them as they are.
+        values: PLANES, PALETTE or UNCODED.
     """
     flat = array.reshape(-1)
     payloads = [
-        _encode_chunk(flat[begin : begin + CHUNK], positions, code_values)
+        _encode_chunk(flat[begin : begin + CHUNK], positions, values)
         for begin in range(0, flat.size, CHUNK)
     ]
     lengths = struct.pack(f"<{len(payloads)}I", *map(len, payloads))
     return np.frombuffer(b"\0" + lengths + b"".join(payloads), np.uint8)
 
 
-def _encode_chunk(items: NDArray[Any], positions: int, code_values: bool) -> bytes:
+def _encode_chunk(items: NDArray[Any], positions: int, form: int) -> bytes:
     kept = items.view(f"u{items.dtype.itemsize}") != 0
     values = items[kept]
-    code_values = code_values and values.size > 0 and positions != RAW
+    form = UNCODED if values.size == 0 or positions == RAW else form
     own = positions in (MASK_ANS, GAPS)
-    word = positions | code_values << 3 | own << 4 | code_values << 5 | values.size << 8
+    word = positions | (form != UNCODED) << 3 | own << 4 | (form != UNCODED) << 5
+    word |= (form == PALETTE) << 6 | values.size << 8
     mask = np.packbits(kept, bitorder="little")
     if positions == MASK:
         body = mask.tobytes()
@@ -296,8 +320,15 @@ def _encode_chunk(items: NDArray[Any], positions: int, code_values: bool) -> byt
     if positions == RAW:
         body += items.tobytes()
     else:
-        body += encode_values(values) if code_values else values.tobytes()
+        body += _VALUE_FORMS[form](values)
     return struct.pack("<II", word, checksum(kept, values)) + body
+
+
+def _raw_values(values: NDArray[Any]) -> bytes:
+    return values.tobytes()
+
+
+_VALUE_FORMS = {UNCODED: _raw_values, PLANES: encode_values, PALETTE: encode_palette}
 
 
 def decode(coded: NDArray[np.uint8], size: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -333,6 +364,8 @@ def _decode_chunk(
         items = np.zeros(size, dtype)
         if not word >> 3 & 1:
             items[kept] = np.frombuffer(reader.take(count * dtype.itemsize), dtype)
+        elif word >> 6 & 1:
+            items[kept] = decode_palette(reader, count, dtype)
         else:
             own = word >> 5 & 1
             if own:
