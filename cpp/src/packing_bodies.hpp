@@ -29,6 +29,17 @@ SECATEUR_INLINE std::size_t compress_rest(const T* in, std::size_t i, std::size_
   for (; i < size; i += 64) {
     std::uint64_t word = 0;
     const std::size_t end = std::min<std::size_t>(64, size - i);
+    if (end == 64 && used + 64 <= room) {
+      // Without a branch, which would be guessed wrongly as often as there are zeros.
+      for (std::size_t j = 0; j < 64; ++j) {
+        const bool set = (in[i + j] & mask) != 0;
+        values[used] = in[i + j];
+        word |= std::uint64_t{set} << j;
+        used += set;
+      }
+      words[i / 64] = word;
+      continue;
+    }
     for (std::size_t j = 0; j < end; ++j) {
       if ((in[i + j] & mask) == 0) continue;
       word |= std::uint64_t{1} << j;

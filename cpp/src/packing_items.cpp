@@ -38,6 +38,14 @@ SECATEUR_INLINE void expand_rest(const std::uint64_t* words, std::size_t i, std:
   for (; i < size; i += 64) {
     const std::uint64_t word = words[i / 64];
     const std::size_t end = std::min<std::size_t>(64, size - i);
+    if (end == 64 && used + 64 <= num_values) {  // no branch, as in compress_rest
+      for (std::size_t j = 0; j < 64; ++j) {
+        const bool set = (word >> j & 1U) != 0;
+        out[i + j] = static_cast<T>(values[used] & (T{0} - T{set}));
+        used += set;
+      }
+      continue;
+    }
     for (std::size_t j = 0; j < end; ++j) {
       const bool set = (word >> j & 1U) != 0 && used < num_values;
       out[i + j] = set ? values[used] : T{0};

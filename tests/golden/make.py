@@ -74,6 +74,7 @@ def small_arrays() -> dict[str, NDArray[Any]]:
     return {
         "shared tables": several,
         "gaps": sparse((40000,), np.float32, 1999),
+        "full": scattered((300,), np.float32, 1),
         "mask": scattered((61,), np.float64, 2),
         "raw": np.concatenate([np.tile(np.float32(0), 65536), noise.view(np.float32)]),
         "special": arrays()["csr16/kernel"],

@@ -211,7 +211,7 @@ def test_plans_with_bits_that_no_code_has_are_refused(place: int) -> None:
     coded = reference.encode(np.full(50, 1.5, np.float32), reference.FULL)
     assert coded[13:15].tolist() == [22, 0]
     coded = coded.copy()
-    coded[place] |= 0x80
+    coded[place] ^= 0x80
     refused(coded, 50, np.float32)
 
 
