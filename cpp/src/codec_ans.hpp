@@ -28,7 +28,7 @@ using Histogram = std::array<std::uint64_t, 256>;
 using Frequencies = std::array<std::uint16_t, 256>;
 
 // Costs are counted in 1/256 bit.
-inline constexpr std::uint64_t kCostPerByte = 8 * 256;
+inline constexpr std::uint64_t kCostPerByte = std::uint64_t{8} * 256;
 inline constexpr std::uint64_t kNoCost = std::numeric_limits<std::uint64_t>::max();
 
 // log2(n) in 1/256, n >= 1, by integers alone.

@@ -101,7 +101,7 @@ std::uint64_t stream_cost(const Histogram& counts, const Frequencies& frequencie
     if (counts[s] == 0) continue;
     if (frequencies[s] == 0) return kNoCost;
     if (frequencies[s] == kAnsTotal) return 0;
-    cost += counts[s] * (kAnsBits * 256 - log2_cost(frequencies[s]));
+    cost += counts[s] * (std::uint64_t{kAnsBits} * 256 - log2_cost(frequencies[s]));
     total += counts[s];
   }
   return cost + ans_states(static_cast<std::size_t>(total)) * sizeof(std::uint32_t) * kCostPerByte;

@@ -33,18 +33,19 @@ struct Parsed {
   }
 };
 
-bool read_slots(ByteReader& in, std::optional<AnsSlots>& slots) {
+// The table, kept in `slots`; null if it is not sound.
+const AnsSlots* read_slots(ByteReader& in, std::optional<AnsSlots>& slots) {
   Frequencies frequencies;
-  if (!read_frequencies(in, frequencies)) return false;
-  slots.emplace(frequencies);
-  return true;
+  if (!read_frequencies(in, frequencies)) return nullptr;
+  return &slots.emplace(frequencies);
 }
 
 bool read_tables(ByteReader& in, unsigned flags, Parsed& parsed) {
-  if ((flags & kMaskTable) != 0 && !read_slots(in, parsed.mask)) return false;
-  if ((flags & kGapTable) != 0 && !read_slots(in, parsed.gaps)) return false;
+  if ((flags & kMaskTable) != 0 && read_slots(in, parsed.mask) == nullptr) return false;
+  if ((flags & kGapTable) != 0 && read_slots(in, parsed.gaps) == nullptr) return false;
   if ((flags & kValueTable) == 0) return true;
-  return read_plan(in, parsed.coded.item_size, parsed.plan) && read_slots(in, parsed.values);
+  return read_plan(in, parsed.coded.item_size, parsed.plan) &&
+         read_slots(in, parsed.values) != nullptr;
 }
 
 // The payloads must fill what is left to the last byte.
@@ -94,7 +95,7 @@ class Table {
  public:
   Table(bool own, ByteReader& in, const std::optional<AnsSlots>& shared) {
     if (own) {
-      if (read_slots(in, own_)) slots_ = &*own_;
+      slots_ = read_slots(in, own_);
     } else if (shared) {
       slots_ = &*shared;
     }

@@ -359,13 +359,13 @@ Payload encode_chunk(Items items, std::size_t c, const ValueKernels& kernels,
 }
 
 Bytes encode_front(const SharedTables& shared, const std::vector<Payload>& payloads) {
-  unsigned tables = 0;
-  for (const Payload& payload : payloads) tables |= payload.tables;
+  unsigned used = 0;
+  for (const Payload& payload : payloads) used |= payload.tables;
   Bytes front;
-  front.push_back(static_cast<std::uint8_t>(tables));
-  if ((tables & kMaskTable) != 0) write_frequencies(*shared.mask, front);
-  if ((tables & kGapTable) != 0) write_frequencies(*shared.gaps, front);
-  if ((tables & kValueTable) != 0) {
+  front.push_back(static_cast<std::uint8_t>(used));
+  if (shared.mask && (used & kMaskTable) != 0) write_frequencies(*shared.mask, front);
+  if (shared.gaps && (used & kGapTable) != 0) write_frequencies(*shared.gaps, front);
+  if (shared.values && (used & kValueTable) != 0) {
     write_plan(shared.plan, front);
     write_frequencies(*shared.values, front);
   }
