@@ -110,7 +110,8 @@ class TestInThisProcess:
         assert rows["hidden/kernel"]["rounding"]["values"] == "bfloat16"
         assert rows["hidden/bias"]["rounding"] is None
         assert main(["inspect", str(short)]) == 0
-        assert "bits/weight" in capsys.readouterr().out
+        line = next(line for line in capsys.readouterr().out.split("\n") if "hidden/kernel" in line)
+        assert f"coded, bfloat16, {rows['hidden/kernel']['bits_per_weight']:.2f}" in line
 
     def test_pruning_into_a_small_file(self, model_file, tmp_path, capsys):
         from secateur.cli import main
