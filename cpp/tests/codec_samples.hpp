@@ -22,11 +22,11 @@ struct Sample {
   std::size_t num_bytes() const { return size * item_size; }
 };
 
-enum class Content { zeros, constant, small, normal, random, pattern, long_gaps };
+enum class Content { zeros, constant, small, quantised, normal, random, pattern, long_gaps };
 
-inline constexpr Content kContents[] = {Content::zeros,    Content::constant, Content::small,
-                                        Content::normal,   Content::random,   Content::pattern,
-                                        Content::long_gaps};
+inline constexpr Content kContents[] = {Content::zeros,     Content::constant, Content::small,
+                                        Content::quantised, Content::normal,   Content::random,
+                                        Content::pattern,   Content::long_gaps};
 
 class Maker {
  public:
@@ -57,6 +57,8 @@ class Maker {
         return 0x3F80;
       case Content::small:
         return random_() % 5;
+      case Content::quantised:  // few values, but no range that they fill
+        return (random_() % 50 + 1) * 0x9E3779B97F4A7C15U | 1U;
       case Content::normal:
       case Content::pattern:
       case Content::long_gaps:

@@ -142,6 +142,15 @@ void every_form_is_used_where_it_is_smallest() {
   CHECK(positions_of(samples::encode(maker.make(200, Content::random, 0.99))) == 5);
 }
 
+void values_that_repeat_have_a_palette() {
+  for (const std::size_t item_size : {2U, 4U, 8U}) {
+    const Sample sample = Maker(item_size, Numbers::floats, 5).make(60000, Content::quantised, 1);
+    const std::vector<std::uint8_t> bytes = samples::encode(sample);
+    CHECK((bytes[5] >> 6 & 1U) == 1);
+    CHECK(8 * bytes.size() < 6 * sample.size);
+  }
+}
+
 void float32_is_near_its_entropy() {
   Maker maker(4, Numbers::floats, 6);
   const std::size_t size = 1 << 18;
@@ -278,6 +287,7 @@ int main() {
     }
   }
   every_form_is_used_where_it_is_smallest();
+  values_that_repeat_have_a_palette();
   float32_is_near_its_entropy();
   the_bytes_depend_on_nothing_else();
   return 0;
