@@ -107,7 +107,7 @@ class _Smaller(Goal):
 
 
 class Size(_Smaller):
-    """Bytes of our file; the original's figure is the gzip of its `.keras` file.
+    """Bytes of our file in the small profile; the original's figure is the gzip of its `.keras` file.
 
     That file is written without the optimizer's state, which would make the ratio look larger.
 
@@ -203,12 +203,12 @@ def density(model: Any) -> float:
 
 
 def file_bytes(what: Any) -> int:
-    """Bytes of the file that `save` writes.
+    """Bytes of the file that `save` writes in its small profile.
 
     Args:
         what: As for `save`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        save(path, what)
+        save(path, what, profile="small")
         return path.stat().st_size

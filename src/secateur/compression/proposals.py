@@ -95,7 +95,7 @@ def density_needed(points: list[tuple[float, float]], limit: float) -> float | N
 
     Example:
         >>> round(density_needed([(1.0, 110.0), (0.5, 60.0)], 30.0), 3)
-        0.2
+        0.196
     """
     if len(points) < 2:
         return None
