@@ -175,6 +175,32 @@ def nm_mask(
         pattern_kernels.nm_mask(view, pattern.n, pattern.m, order, mask)
 
 
+def row_masks(scores: Array, num_removed: int) -> Array:
+    """Keep all but the `num_removed` smallest entries of every row; of equals the earlier go first.
+
+    Args:
+        scores: (rows, n), compared by value; no NaN.
+        num_removed: How many of each row go, 0 to n.
+
+    Returns:
+        (rows, n) bool, True = keep.
+
+    Example:
+        >>> import numpy as np
+        >>> row_masks(np.array([[2.0, 1.0, 1.0], [0.0, 5.0, 4.0]]), 1)
+        array([[ True, False,  True],
+               [False,  True,  True]])
+    """
+    if num_removed <= 0 or not scores.size:
+        return np.ones(scores.shape, np.bool_)
+    edge = np.partition(scores, num_removed - 1, axis=1)[:, num_removed - 1 : num_removed]
+    below = scores < edge
+    ties = scores == edge
+    missing = num_removed - below.sum(axis=1, keepdims=True)
+    removed: Array = below | (ties & (np.cumsum(ties, axis=1) <= missing))
+    return ~removed
+
+
 def select(
     saliencies: Arrays,
     *,
