@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from secateur._kernels.reference.obs import sweep_block
+from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
 from secateur.patterns import NM, Block
@@ -46,27 +46,19 @@ class SparseGPT:
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
         factor = inverse_factor(problem.hessian, problem.name).astype(np.float32)
-        weight = problem.target.copy()
-        mask = np.ones(weight.shape, np.bool_)
+        weight = problem.target.copy()  # (out, in)
+        mask = np.empty(weight.shape, np.bool_)
+        errors = np.zeros_like(weight)
         width = _whole(self.block, target)
-        inputs = weight.shape[1]
-        quota = _Quota(target, problem.dead, weight.shape[0])
-        for start in range(0, inputs, width):
-            here = slice(start, min(start + width, inputs))
-            part = np.ascontiguousarray(weight[:, here])
+        chooser = _Chooser(target, problem.dead, weight.shape[0])
+        for start in range(0, weight.shape[1], width):
+            here = slice(start, start + width)
+            # What earlier blocks did to this one, at once: (out, start) @ (start, width).
+            part = weight[:, here] - errors[:, :start] @ factor[:start, here]
             local = np.ascontiguousarray(factor[here, here])
-            pattern = target.parsed
-            kept: Array
-            if target.mask is not None:
-                kept = np.ascontiguousarray(target.mask[:, here])
-            elif isinstance(pattern, NM):
-                kept = np.ones(part.shape, np.bool_)
-            else:
-                kept = quota.mask(part / np.diagonal(local), here)
-            group = (pattern.n, pattern.m) if isinstance(pattern, NM) and target.mask is None else None
-            errors = sweep_block(part, local, kept, group)
-            weight[:, here], mask[:, here] = part, kept
-            weight[:, here.stop :] -= errors @ factor[here, here.stop :]
+            mask_here = chooser.mask(part / np.diagonal(local), here)
+            errors[:, here] = sweep_block(part, local, mask_here, chooser.group)
+            weight[:, here], mask[:, here] = part, mask_here
         return problem.solution(weight, mask, self.name)
 
 
@@ -77,33 +69,40 @@ def _whole(block: int, target: LayerTarget) -> int:
     return -(-block // unit) * unit
 
 
-class _Quota:
-    """Shares a target out over blocks of inputs, exactly; dead inputs lose everything first."""
+class _Chooser:
+    """Masks of blocks of inputs: each gives its share of the target, dead inputs all before others.
+
+    Attributes:
+        group: n and m, where the sweep itself chooses.
+    """
 
     def __init__(self, target: LayerTarget, dead: Array, outputs: int) -> None:
         self._target = target
         pattern = target.parsed
-        rows, cols = (pattern.rows, pattern.cols) if isinstance(pattern, Block) else (1, 1)
-        self._cols = cols
-        starts = np.arange(0, len(dead), cols)
-        self._dead = np.logical_and.reduceat(dead, starts)  # per column of units
+        free = target.mask is None
+        self.group = (pattern.n, pattern.m) if isinstance(pattern, NM) and free else None
+        rows, self._cols = (pattern.rows, pattern.cols) if isinstance(pattern, Block) else (1, 1)
+        starts = np.arange(0, len(dead), self._cols)
+        dead_units = np.logical_and.reduceat(dead, starts)  # one entry a column of units
         height = -(-outputs // rows) if target.scope == "layer" else 1
-        self._height = height
-        total = 0
-        if target.mask is None and not isinstance(pattern, NM):
-            total = target.num_removed(height * len(self._dead))
-        dead_units = height * int(self._dead.sum())
-        from_dead = min(total, dead_units)
-        self._dead_left = _shares(self._dead, from_dead)
-        self._live_left = _shares(~self._dead, total - from_dead)
+        ranked = free and self.group is None
+        total = target.num_removed(height * len(starts)) if ranked else 0
+        from_dead = min(total, height * int(dead_units.sum()))
+        self._dead_gone = _shares(dead_units, from_dead)
+        self._live_gone = _shares(~dead_units, total - from_dead)
 
     def mask(self, scores: Array, here: slice) -> Array:
-        """Mask of the weights of one block of inputs, (out, width)."""
-        columns = slice(here.start // self._cols, -(-here.stop // self._cols))
-        forced = self._dead_left[columns.stop] - self._dead_left[columns.start]
-        others = self._live_left[columns.stop] - self._live_left[columns.start]
-        target = LayerTarget(self._target.pattern, count=int(forced + others), scope=self._target.scope)
-        return target.mask_of(np.ascontiguousarray(scores))
+        """(out, width) bool of the block of inputs `here`; scores are w / U_jj, zero where dead."""
+        if self._target.mask is not None:
+            return np.ascontiguousarray(self._target.mask[:, here])
+        if self.group is not None:
+            return np.ones(scores.shape, np.bool_)
+        first, last = here.start // self._cols, -(-here.stop // self._cols)
+        gone = (self._dead_gone + self._live_gone)[[first, min(last, len(self._dead_gone) - 1)]]
+        share = LayerTarget(
+            self._target.pattern, count=int(gone[1] - gone[0]), scope=self._target.scope
+        )
+        return share.mask_of(np.ascontiguousarray(scores))
 
 
 def _shares(columns: Array, total: int) -> Array:
