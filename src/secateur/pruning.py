@@ -34,9 +34,11 @@ from secateur.selection import (
     block_ranked,
     check_finite,
     fill_masks,
+    fill_row_masks,
     find_cut,
     groups_of,
     nm_mask,
+    ranks_rows,
 )
 
 Progress = Callable[[str], None]
@@ -72,6 +74,7 @@ class Request:
     criterion: Criterion = field(default_factory=Magnitude)
     pattern: Pattern = field(default_factory=lambda: parse_pattern("unstructured"))
     norm: Norm = "l2"
+    scope: Scope = "global"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ def make_plan(
     for names, target in groups:
         if target is None:
             decisions.append(Decision(names))
+            continue
+        if ranks_rows(request.scope, target):
+            decisions.append(Decision(names, target, by_row=True))
             continue
         if target.threshold is not None:
             check_finite_each({name: tensors.arrays[name] for name in names})
@@ -202,12 +208,16 @@ def _apply_decision(
             out=[out[name] for name in names],
             masks=[masks[name] for name in names],
         )
-    if decision.cut is None:
+    views = {name: tensors.view(name) for name in names}
+    if decision.by_row:
+        assert decision.target is not None
+        assert not isinstance(pattern, NM)
+        statistics = fill_row_masks(ranked, names, decision.target, pattern, masks, views)
+    elif decision.cut is None:
         assert isinstance(pattern, NM)
         statistics = [_apply_nm(name, tensors, ranked, pattern, masks[name]) for name in names]
     else:
         assert not isinstance(pattern, NM)
-        views = {name: tensors.view(name) for name in names}
         statistics = fill_masks(ranked, names, decision.cut, pattern, masks, views)
     for name, array in zip(names, arrays, strict=True):
         select_kernels.apply_mask(array, masks[name], out[name])
@@ -259,6 +269,8 @@ def _asked(decision: Decision, plan: PrunePlan) -> float | None:
     if isinstance(plan.pattern, NM):
         return plan.pattern.sparsity
     assert decision.target is not None
+    if decision.by_row and decision.target.count is not None:
+        return None
     if decision.target.sparsity is not None:
         return float(decision.target.sparsity)
     if decision.target.count is not None and not isinstance(plan.pattern, Block):
@@ -275,6 +287,9 @@ def warn_if_short(plan: PrunePlan, report: PruneReport, stacklevel: int = 3) -> 
         tensors = [sizes[name] for name in decision.names]
         size = sum(tensor.size for tensor in tensors)
         zeros = sum(tensor.num_zeros for tensor in tensors)
+        # A row's share is rounded to whole weights in each row alike: that is what was asked for.
+        if decision.by_row and not isinstance(plan.pattern, Block):
+            continue
         # Half a weight is what rounding to whole weights may cost.
         if asked is None or zeros + 0.5 >= asked * size - 1e-6 * size:
             continue
@@ -352,8 +367,9 @@ def prune_arrays(
         count: Exactly this many weights (or blocks) of each group go.
         criterion: "magnitude", "path", "random", or a `Criterion`.
         pattern: "unstructured", "n:m" (which is its own target) or "block:RxC".
-        scope: What is ranked together: "global" (everything), "layer" (each array alone) or a
-            mapping of array name to group.
+        scope: What is ranked together: "global" (everything), "layer" (each array alone), "row" (each
+            output of each matrix alone: sparsity and count are then per row) or a mapping of array
+            name to group.
         norm: How a block's saliency is made of its weights': "l1" or "l2".
         inplace: Change the arrays given (they must be C-contiguous and writable).
 
@@ -379,7 +395,7 @@ def prune_arrays(
     if inplace:
         check_writable(named)
     tensors = Tensors({name: contiguous(array) for name, array in named.items()})
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
+    request = Request(get_criterion(criterion), parse_pattern(pattern), norm, scope)
     groups = array_targets(list(named), request.pattern, scope, sparsity, threshold, count)
     ranked = rank(tensors, request)
     plan = make_plan(tensors, ranked, request, groups)

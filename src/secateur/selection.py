@@ -17,7 +17,7 @@ from secateur.arrays import Array, Arrays, contiguous, like, matrix_view, named_
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
 from secateur.patterns import NM, Block, Pattern, Unstructured, parse_pattern
 
-Scope: TypeAlias = Literal["global", "layer"] | Mapping[str, str]
+Scope: TypeAlias = Literal["global", "layer", "row"] | Mapping[str, str]
 Norm: TypeAlias = Literal["l1", "l2"]
 View: TypeAlias = Callable[[Array], Array]
 
@@ -118,16 +118,18 @@ def groups_of(names: Sequence[str], scope: Scope) -> list[tuple[str, ...]]:
 
     Args:
         names: Tensor names.
-        scope: "global" (all together), "layer" (each alone), or a mapping of tensor name to group
-            label; names it leaves out are ranked alone.
+        scope: "global" (all together), "layer" (each alone), "row" (each alone too: its rows are
+            then ranked one by one), or a mapping of tensor name to group label; names it leaves out
+            are ranked alone.
     """
     if scope == "global":
         return [tuple(names)] if names else []
-    if scope == "layer":
+    if scope in ("layer", "row"):
         return [(name,) for name in names]
     if not isinstance(scope, Mapping):
         raise InvalidArgumentError(
-            f"scope must be 'global', 'layer' or a mapping of tensor name to group, got {scope!r}."
+            "scope must be 'global', 'layer', 'row' or a mapping of tensor name to group, "
+            f"got {scope!r}."
         )
     if unknown := set(scope) - set(names):
         raise InvalidArgumentError(
@@ -219,8 +221,8 @@ def select(
         sparsity: Fraction to remove, 0 to 1; `round(sparsity * size)` go, exactly.
         threshold: Everything strictly below it goes.
         count: How many go, exactly; per group of `scope`.
-        scope: What is ranked together: "global", "layer" (each array alone), or a mapping of array
-            name to group.
+        scope: What is ranked together: "global", "layer" (each array alone), "row" (each output of
+            each matrix alone, so sparsity and count are per row), or a mapping of array name to group.
         pattern: "unstructured", "n:m" (needs no target), or "block:RxC" (targets count blocks).
             Arrays are read as (out, in) matrices; of more than two axes, all but the first are `in`.
         norm: How a block's saliency is made of its members': "l1" or "l2".
@@ -257,9 +259,46 @@ def select(
         if isinstance(parsed, Unstructured)
         else block_ranked(views, parsed, norm)
     )
+    by_row = ranks_rows(scope, target)
     for group in groups_of(list(named), scope):
-        fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
+        if by_row:
+            fill_row_masks(ranked, group, target, parsed, masks)
+        else:
+            fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
     return like(saliencies, masks)
+
+
+def ranks_rows(scope: Scope, target: Target) -> bool:
+    """Whether rows are ranked one by one; below a threshold it is all the same."""
+    return scope == "row" and target.threshold is None
+
+
+def fill_row_masks(
+    ranked: Ranked,
+    names: Sequence[str],
+    target: Target,
+    pattern: Unstructured | Block,
+    masks: Mapping[str, Array],
+    views: Mapping[str, View] | None = None,
+) -> list[select_kernels.CutStatistics]:
+    """Write masks that take the same number of weights or blocks from each row of each matrix."""
+    statistics = []
+    for name in names:
+        view = matrix_view if views is None else views[name]
+        # Scores of blocks are matrices already; others lie as their tensor does.
+        keys = ranked.arrays[name]
+        rows = view(keys) if isinstance(pattern, Unstructured) else keys
+        with _naming({name: keys}):
+            select_kernels.check_finite([keys])
+        compared = np.abs(rows) if ranked.order == "magnitude" else rows
+        kept = row_masks(compared, target.num_removed(rows.shape[1]))
+        if isinstance(pattern, Unstructured):
+            view(masks[name])[...] = kept
+            statistics.append(select_kernels.mask_statistics(keys, masks[name], ranked.order))
+        else:
+            expand_blocks(kept, view(masks[name]), pattern)
+            statistics.append(select_kernels.mask_statistics(keys, kept, ranked.order))
+    return statistics
 
 
 def fill_masks(

@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
-from secateur.reconstruction.factors import inverse
+from secateur.factors import inverse
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.refit import masked_gradients, scaled_hessian, scales
 from secateur.reconstruction.target import LayerTarget

@@ -14,7 +14,7 @@ import numpy as np
 
 from secateur.arrays import Array, check_float_array
 from secateur.errors import InvalidArgumentError, NonFiniteError, warn_calibration
-from secateur.reconstruction.factors import cholesky_solve
+from secateur.factors import cholesky_solve
 from secateur.statistics import InputStatistics
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]

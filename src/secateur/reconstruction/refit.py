@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError, warn_calibration
-from secateur.reconstruction.factors import cholesky_solve
+from secateur.factors import cholesky_solve
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.target import LayerTarget
 

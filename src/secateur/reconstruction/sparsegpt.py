@@ -11,7 +11,7 @@ from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
 from secateur.patterns import NM, Block
-from secateur.reconstruction.factors import inverse_factor
+from secateur.factors import inverse_factor
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.target import LayerTarget
 

@@ -9,9 +9,7 @@ import numpy as np
 from secateur._kernels.reference.patterns import nm_mask
 
 
-def sweep_block(
-    weight: Any, factor: Any, mask: Any, group: tuple[int, int] | None = None
-) -> Any:
+def sweep_block(weight: Any, factor: Any, mask: Any, group: tuple[int, int] | None = None) -> Any:
     """Remove weights of a block of inputs and correct the later ones of the block.
 
     Args:

@@ -67,3 +67,23 @@ def inverse_factor(matrix: Matrix, name: str) -> Matrix:
     (trtri,) = lapack.get_lapack_funcs(("trtri",), (factor,))
     inverted, _ = trtri(factor, lower=True)
     return np.ascontiguousarray(inverted[::-1, ::-1])
+
+
+def damped(gram: Matrix, damping: float) -> tuple[Matrix, Matrix]:
+    """H = Gram + lambda I and which inputs are dead; lambda is `damping` of the live mean diagonal.
+
+    Returns:
+        H, (n, n) float64, positive definite for a Gram matrix; and (n,) bool, inputs that are zero.
+
+    Example:
+        >>> damped(np.diag([2.0, 0.0]), 0.5)[0]
+        array([[3., 0.],
+               [0., 1.]])
+    """
+    diagonal = np.diagonal(gram)
+    dead = diagonal <= 0
+    live = diagonal[~dead]
+    ridge = damping * float(live.mean()) if live.size else damping
+    hessian = gram.copy()
+    np.einsum("ii->i", hessian)[...] += ridge
+    return hessian, dead
