@@ -25,10 +25,8 @@ void sweep(py::array& weight, const py::array& factor, py::array& mask, py::arra
   if (kept > group || group > static_cast<std::size_t>(kMaxGroup)) {
     throw std::invalid_argument("kept and group must be 0 <= kept <= group <= 32");
   }
-  const ObsBlock block{values, static_cast<const float*>(factor.data()),
-                       keep,   left,
-                       rows,   width,
-                       kept,   group};
+  const ObsBlock block{
+      values, static_cast<const float*>(factor.data()), keep, left, rows, width, kept, group};
   const py::gil_scoped_release release;
   obs_sweep(block);
 }

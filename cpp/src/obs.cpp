@@ -59,9 +59,8 @@ struct SweepBody {
 
 void obs_sweep(const ObsBlock& block) {
   const auto sweep = variant<SweepBody, Span>();
-  parallel_spans(block.rows, block.width * 8, [&](std::size_t begin, std::size_t end) {
-    sweep(Span{block, begin, end});
-  });
+  parallel_spans(block.rows, block.width * 8,
+                 [&](std::size_t begin, std::size_t end) { sweep(Span{block, begin, end}); });
 }
 
 }  // namespace secateur

@@ -9,6 +9,7 @@ from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.refit import Refit
 from secateur.reconstruction.solving import SOLVERS, Solver, solve
 from secateur.reconstruction.sparsegpt import SparseGPT
+from secateur.reconstruction.swap import Swap
 from secateur.reconstruction.target import LayerTarget
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Refit",
     "Solver",
     "SparseGPT",
+    "Swap",
     "solve",
 ]

@@ -62,12 +62,14 @@ class ADMM:
         """See `secateur.reconstruction.solve`."""
         hessian = scaled_hessian(problem)
         scale = scales(problem)
-        wanted = problem.target * scale  # (out, in)
+        # Each row is a problem of its own, so its weight changes what is compared and nothing else.
+        rows = problem.output_weights[:, None]
+        wanted = problem.target * scale * rows  # (out, in)
         mask, start = self._split(hessian, wanted, target, problem.name)
         fitted, _ = masked_gradients(
             hessian, wanted, mask, start, tolerance=1e-5, max_iterations=self.refit_iterations
         )
-        return problem.solution(fitted / scale, mask, self.name)
+        return problem.solution(fitted / scale / rows, mask, self.name)
 
     def _split(
         self, hessian: Float32, wanted: Float32, target: LayerTarget, name: str

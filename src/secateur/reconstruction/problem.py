@@ -56,6 +56,8 @@ class LayerProblem:
         intercept: Whether the layer's bias may change too: inputs are then centred, and the solution
             says by how much the bias shifts.
         asymmetric: Use the dense network's inputs; default: if the statistics have them.
+        output_weights: (out,) > 0: how much each output matters. Only how a target is shared out between
+            outputs depends on it.
         outputs: The statistics' companion rows are the wanted *outputs* (N, out) (less the bias), not the
             dense inputs.
 
@@ -91,6 +93,7 @@ class LayerProblem:
         intercept: bool = False,
         asymmetric: bool | None = None,
         outputs: bool = False,
+        output_weights: Array | None = None,
     ) -> None:
         self.name = statistics.name
         self.weight = _checked_weight(weight, statistics)
@@ -103,6 +106,7 @@ class LayerProblem:
         self._statistics = statistics
         self.asymmetric = statistics.has_cross if asymmetric is None else asymmetric
         self.outputs = outputs
+        self.output_weights = _checked_output_weights(output_weights, self.weight)
         wanted = self.weight.shape[0] if outputs else statistics.inputs
         if (self.asymmetric or outputs) and statistics.cross_inputs != wanted:
             raise InvalidArgumentError(
@@ -187,6 +191,18 @@ class LayerProblem:
         wanted = cross.T if self.outputs else weight @ cross.T  # (out, in)
         fit = cholesky_solve(self.hessian, (wanted + self.ridge * weight).T, self.name)
         return np.ascontiguousarray(fit.T, np.float32)
+
+
+def _checked_output_weights(weights: Array | None, weight: Float32) -> Float32:
+    if weights is None:
+        return np.ones(len(weight), np.float32)
+    checked = np.asarray(weights, np.float32)
+    if checked.shape != weight.shape[:1] or not (np.isfinite(checked) & (checked > 0)).all():
+        raise InvalidArgumentError(
+            f"output_weights must be {len(weight)} finite numbers > 0, one an output; got shape "
+            f"{checked.shape}."
+        )
+    return checked
 
 
 def _checked_weight(weight: Array, statistics: InputStatistics) -> Float32:

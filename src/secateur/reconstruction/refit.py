@@ -47,7 +47,7 @@ class Refit:
 
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
-        mask = target.mask_of(problem.target * scales(problem))
+        mask = target.mask_of(problem.target * scales(problem) * problem.output_weights[:, None])
         return problem.solution(self.weights(problem, mask), mask, self.name)
 
     def weights(self, problem: LayerProblem, mask: Array, start: Array | None = None) -> Float32:

@@ -10,6 +10,7 @@ from secateur.reconstruction.admm import ADMM
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.refit import Refit
 from secateur.reconstruction.sparsegpt import SparseGPT
+from secateur.reconstruction.swap import Swap
 from secateur.reconstruction.target import LayerTarget
 
 
@@ -28,6 +29,7 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "admm": ADMM,
     "refit": Refit,
     "sparsegpt": SparseGPT,
+    "swap": Swap,
 }
 
 

@@ -50,13 +50,14 @@ class SparseGPT:
         mask = np.empty(weight.shape, np.bool_)
         errors = np.zeros_like(weight)
         width = _whole(self.block, target)
+        rows = problem.output_weights[:, None]
         chooser = _Chooser(target, problem.dead, weight.shape[0])
         for start in range(0, weight.shape[1], width):
             here = slice(start, start + width)
             # What earlier blocks did to this one, at once: (out, start) @ (start, width).
             part = weight[:, here] - errors[:, :start] @ factor[:start, here]
             local = np.ascontiguousarray(factor[here, here])
-            mask_here = chooser.mask(part / np.diagonal(local), here)
+            mask_here = chooser.mask(part * rows / np.diagonal(local), here)
             errors[:, here] = sweep_block(part, local, mask_here, chooser.group)
             weight[:, here], mask[:, here] = part, mask_here
         return problem.solution(weight, mask, self.name)
