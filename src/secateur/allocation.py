@@ -115,9 +115,10 @@ def owl(
         spread: lambda: sparsities lie within +-lambda of the target.
 
     References:
-        Yin et al., "Outlier Weighed Layerwise Sparsity (OWL)" (ICML 2024; arXiv 2310.05175), equations 1, 2.
-        Differs from the paper: a value per weight matrix, not per block of layers; weighed by size, so that
-        the total is exact where layers differ in size.
+        Yin et al., "Outlier Weighed Layerwise Sparsity (OWL)" (ICML 2024; arXiv 2310.05175),
+        equations 1 and 2.
+        Differs from the paper: a value per weight matrix, not per block of layers; weighed by size, so
+        that the total is exact where layers differ in size.
 
     Example:
         >>> flat, spiky = np.ones((10, 10)), np.ones((10, 10))
@@ -175,14 +176,14 @@ def by_loss(
 
     Args:
         sizes: Layer -> number of weights.
-        losses: Layer -> {sparsity: loss if this layer alone is pruned to it}, at least one entry each; the
-            best is the loss of the model. Losses of 0 at sparsity 0 need not be given. Between the
+        losses: Layer -> {sparsity: loss if this layer alone is pruned to it}, at least one entry each;
+            the best is the loss of the model. Losses of 0 at sparsity 0 need not be given. Between the
             measured sparsities losses are interpolated, beyond the largest nothing goes.
         sparsity: As for `uniform`.
 
     References:
-        Frantar & Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees" (ICML 2022; arXiv 2201.13096),
-        section 3.1.
+        Frantar & Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees" (ICML 2022; arXiv
+        2201.13096), section 3.1.
         Differs from the paper: the budget is of zeros, not of run time, and losses are as measured, not
         scaled by a search over sensitivities.
 

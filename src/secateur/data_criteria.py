@@ -138,8 +138,8 @@ class Wanda(_FromInputs):
     References:
         Sun, Liu, Bair, Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (arXiv
         2306.11695), equation 1; ranked per output there: scope "row".
-        Differs from the paper: the norm is divided by sqrt(N), so that layers that saw different numbers of
-        samples can be ranked together; exactly k go, where its code takes one more.
+        Differs from the paper: the norm is divided by sqrt(N), so that layers that saw different numbers
+        of samples can be ranked together; exactly k go, where its code takes one more.
 
     Example:
         >>> statistics = Wanda().init((1, 2))
@@ -193,8 +193,8 @@ class OBS(_FromInputs):
         Hassibi, Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (NIPS 1992),
         equation 5, with the layer-wise H of Frantar & Alistarh, "Optimal Brain Compression" (arXiv
         2208.11580), equation 3.
-        Differs from the paper: one shot, no update after each removal; the factor 1/2 is left out, and the
-        root is given; weights of dead inputs score 0.
+        Differs from the paper: one shot, no update after each removal; the factor 1/2 is left out, and
+        the root is given; weights of dead inputs score 0.
     """
 
     damping: float = 0.01
@@ -292,8 +292,8 @@ class Fisher(_FromGradients):
     """w^2 F with the diagonal of the empirical Fisher matrix, F = mean g^2: a second-order loss.
 
     References:
-        LeCun, Denker, Solla, "Optimal Brain Damage" (NIPS 1989), with F in the Hessian's place as in Theis,
-        Korshunova, Tejani, Huszar, "Faster gaze prediction with dense networks and Fisher pruning" (arXiv
+        LeCun, Denker, Solla, "Optimal Brain Damage" (NIPS 1989), with F in the Hessian's place as in
+        Theis, Korshunova, Tejani, Huszar, "Faster gaze prediction with dense networks and Fisher pruning" (arXiv
         1801.05787), equation 7.
         Differs from the paper: the factor 1/2 is left out, and the root is given. The mean is over what
         `accumulate` is given: gradients of single samples make it the Fisher matrix proper.

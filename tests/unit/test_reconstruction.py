@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-
 from secateur._kernels.reference.swaps import best_swap
 from secateur.errors import CalibrationWarning, FactorisationError, InvalidArgumentError
 from secateur.reconstruction import (
@@ -306,7 +305,7 @@ def test_the_asymmetric_target_keeps_the_dense_output():
     lam = problem.ridge
     wide, wide_dense = x.astype(np.float64), dense.astype(np.float64)
     gram, cross = wide.T @ wide / 2000, wide.T @ wide_dense / 2000
-    expected = np.linalg.solve(gram + lam * np.eye(16), cross @ weight.T + lam * weight.T).T
+    expected = np.linalg.solve(gram + np.diag(lam), cross @ weight.T + lam[:, None] * weight.T).T
     np.testing.assert_allclose(problem.target, expected, rtol=1e-3, atol=1e-4)
     blind = LayerProblem(weight, gather(x, dense), damping=1e-3, asymmetric=False)
     np.testing.assert_array_equal(blind.target, weight)

@@ -130,8 +130,8 @@ def prune(
             `Criterion`.
         pattern: "unstructured", "n:m" (n kept of m consecutive inputs; its own target) or "block:RxC"
             (R outputs by C inputs).
-        scope: What is ranked together: "global", "layer" (each weight matrix alone), "row" (each of its outputs), or a mapping of
-            layer name or pattern to the name of a group.
+        scope: What is ranked together: "global", "layer" (each weight matrix alone), "row" (each of its
+            outputs alone), or a mapping of layer name or pattern to the name of a group.
         norm: How a block's saliency is made of its weights': "l1" or "l2".
         include: Layers, layer types, names or patterns: only these. Default: every weight matrix but
             embeddings.

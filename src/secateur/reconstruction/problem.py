@@ -1,6 +1,6 @@
 """One layer's pruning problem: keep its output on data while most of its weights go.
 
-With inputs X (N, in), weights W (out, in) and H = X^T X / N + lambda I, every solver here minimises
+With inputs X (N, in), weights W (out, in) and H = X^T X / N + a ridge, every solver here minimises
 tr((W* - V) H (W* - V)^T) over sparse V. Which output is kept is a matter of W* alone.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,11 @@ Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 # A variance that is this small a part of the mean square is what rounding leaves of a constant.
 _CONSTANT = 1e-12
+
+# Least ridge of an input that hardly varies, as a part of what the mean input gets.
+_FLOOR = 0.02
+
+Ridge: TypeAlias = Literal["input", "mean"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ class LayerProblem:
         weight: W, (out, in); float16, bfloat16, float32 or float64.
         statistics: Of the layer's inputs, in the network as it is now. With `cross`, also of the dense
             network's: then the dense layer's output is what is to be kept (asymmetric target).
-        damping: lambda as a part of the mean of diag(X^T X / N), > 0. Keeps H positive definite, and W*
-            near W where the data says little.
+        damping: > 0. Keeps H positive definite, and W* near W where the data says little.
+        ridge: What damping is a part of: "input" adds damping * (G_jj + mean / 50) to G_jj, so that
+            inputs of all sizes are held alike, as if noise of that part of their variance were added;
+            "mean" adds damping * mean to all, as SparseGPT does.
         intercept: Whether the layer's bias may change too: inputs are then centred, and the solution
             says by how much the bias shifts.
         asymmetric: Use the dense network's inputs; default: if the statistics have them.
@@ -89,7 +96,8 @@ class LayerProblem:
         weight: Array,
         statistics: InputStatistics,
         *,
-        damping: float = 0.01,
+        damping: float = 0.05,
+        ridge: Ridge = "input",
         intercept: bool = False,
         asymmetric: bool | None = None,
         outputs: bool = False,
@@ -98,11 +106,14 @@ class LayerProblem:
         self.name = statistics.name
         self.weight = _checked_weight(weight, statistics)
         self.damping = float(damping)
+        self.ridge_kind = ridge
         self.intercept = intercept
         if not 0 < self.damping < np.inf:
             raise InvalidArgumentError(
-                f"damping must be a positive number, got {damping}; 0.01 is the usual one."
+                f"damping must be a positive number, got {damping}; 0.05 is the usual one."
             )
+        if ridge not in ("input", "mean"):
+            raise InvalidArgumentError(f"ridge must be 'input' or 'mean', got {ridge!r}.")
         self._statistics = statistics
         self.asymmetric = statistics.has_cross if asymmetric is None else asymmetric
         self.outputs = outputs
@@ -127,18 +138,22 @@ class LayerProblem:
 
     @cached_property
     def dead(self) -> Array:
-        """(in,) bool: inputs that are always zero (with `intercept`: constant). Their weights go first."""
+        """(in,) bool: inputs that are always zero (with `intercept`: constant). They go first."""
         return np.diagonal(self.gram) <= _CONSTANT * self._statistics.norms**2
 
     @cached_property
-    def ridge(self) -> float:
-        """lambda: damping times the mean of the live inputs' diagonal."""
-        live = np.diagonal(self.gram)[~self.dead]
-        return self.damping * float(live.mean()) if live.size else self.damping
+    def ridge(self) -> Float64:
+        """What is added to the diagonal of the Gram matrix, (in,) float64, > 0."""
+        diagonal = np.where(self.dead, 0.0, np.diagonal(self.gram))
+        live = int((~self.dead).sum())
+        mean = float(diagonal.sum()) / live if live else 1.0
+        if self.ridge_kind == "mean":
+            return np.full(len(diagonal), self.damping * mean)
+        return np.asarray(self.damping * (diagonal + mean * _FLOOR))
 
     @cached_property
     def hessian(self) -> Float64:
-        """H = Gram + lambda I, (in, in) float64; positive definite."""
+        """H = Gram + diag(ridge), (in, in) float64; positive definite."""
         damped = self.gram.copy()
         damped[self.dead, :] = 0.0
         damped[:, self.dead] = 0.0

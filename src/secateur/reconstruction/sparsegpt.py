@@ -10,8 +10,8 @@ import numpy as np
 from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
-from secateur.patterns import NM, Block
 from secateur.factors import inverse_factor
+from secateur.patterns import NM, Block
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.target import LayerTarget
 
@@ -32,8 +32,8 @@ class SparseGPT:
     References:
         Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot"
         (arXiv 2301.00774), algorithm 1.
-        Differs from the paper: exactly k weights go, not "as many as a threshold with ties catches"; weights
-        of dead inputs go before all others; blocks of weights are scored by the sum of their members'.
+        Differs from the paper: exactly k weights go, not as many as a threshold with ties catches;
+        weights of dead inputs go before all others; blocks of weights are scored by the sum of their members'.
     """
 
     name: ClassVar[str] = "sparsegpt"

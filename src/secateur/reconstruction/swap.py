@@ -41,7 +41,7 @@ class Swap:
 
     References:
         Hazimeh & Mazumder, "Fast Best Subset Selection: Coordinate Descent and Local Combinatorial
-        Optimization Algorithms" (Operations Research 2020), the partial swap inescapable minima of size 1.
+        Optimization Algorithms" (Operations Research 2020): partial swap inescapable minima, size 1.
         Differs from the paper: only the cheapest kept weights are tried.
     """
 
