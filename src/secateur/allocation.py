@@ -12,10 +12,12 @@ nothing here does it by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
@@ -178,7 +180,8 @@ def by_loss(
         sizes: Layer -> number of weights.
         losses: Layer -> {sparsity: loss if this layer alone is pruned to it}, at least one entry each;
             the best is the loss of the model. Losses of 0 at sparsity 0 need not be given. Between the
-            measured sparsities losses are interpolated, beyond the largest nothing goes.
+            measured sparsities losses are interpolated (Fritsch & Carlson's monotone cubics), beyond
+            the largest nothing goes.
         sparsity: As for `uniform`.
 
     References:
@@ -198,15 +201,51 @@ def by_loss(
     total = _total(sizes, sparsity)
     names = list(sizes)
     curves = [_curve(name, losses, sizes[name]) for name in names]
-    if sum(int(counts[-1]) for counts, _ in curves) < total:
+    most = sum(curve.most for curve in curves)
+    if most < total:
         raise InvalidArgumentError(
-            f"The measured sparsities allow at most {sum(int(c[-1]) for c, _ in curves)} zeros, but "
-            f"{total} are asked for; measure higher sparsities too."
+            f"The measured sparsities allow at most {most} zeros, but {total} are asked for; measure "
+            "higher sparsities too."
         )
     bucket = max(1, -(-total // _BUCKETS))
-    choices = [_choices(counts, values, bucket) for counts, values in curves]
+    choices = [_choices(curve, bucket) for curve in curves]
     removed = _least([c for c, _ in choices], [v for _, v in choices], bucket, total)
     return _trimmed(dict(zip(names, removed, strict=True)), curves, total)
+
+
+def scaled_losses(
+    errors: Mapping[str, Mapping[float, float]],
+    measured: Mapping[str, tuple[float, float]],
+) -> dict[str, dict[float, float]]:
+    """Losses at several sparsities from a loss measured at one, in proportion to the layer's error.
+
+    What a layer's relative error costs the model differs between layers by orders of magnitude, but for
+    one layer the loss follows its error closely: so one evaluation of the model per layer is enough.
+
+    Args:
+        errors: Layer -> {sparsity: error of its own output}, as solvers give it.
+        measured: Layer -> (one of those sparsities, loss of the model with this layer pruned to it).
+
+    Returns:
+        Layer -> {sparsity: loss}, for `by_loss`.
+
+    Raises:
+        InvalidArgumentError: No loss or no error at the sparsity that was measured.
+
+    Example:
+        >>> scaled_losses({"a": {0.5: 0.25, 0.9: 0.5}}, {"a": (0.5, 3.0)})
+        {'a': {0.5: 3.0, 0.9: 6.0}}
+    """
+    losses = {}
+    for name, curve in errors.items():
+        if name not in measured or measured[name][0] not in curve:
+            raise InvalidArgumentError(
+                f"Layer {name!r} needs a loss measured at one of the sparsities {sorted(curve)}."
+            )
+        at, loss = measured[name]
+        rate = loss / curve[at] if curve[at] > 0 else 0.0
+        losses[name] = {sparsity: rate * error for sparsity, error in curve.items()}
+    return losses
 
 
 def _least(
@@ -246,10 +285,15 @@ def _least(
     return chosen[::-1]
 
 
-def _curve(
-    name: str, losses: Mapping[str, Mapping[float, float]], size: int
-) -> tuple[Float64, Float64]:
-    """Counts and losses of one layer, from zero up."""
+@dataclass(frozen=True)
+class _Curve:
+    """Loss of one layer by how many weights go, from 0 to `most`."""
+
+    most: int
+    loss: Callable[[Any], Any]
+
+
+def _curve(name: str, losses: Mapping[str, Mapping[float, float]], size: int) -> _Curve:
     measured = losses.get(name)
     if not measured:
         raise InvalidArgumentError(f"There are no losses for layer {name!r}.")
@@ -260,31 +304,32 @@ def _curve(
         raise InvalidArgumentError(
             f"Losses of layer {name!r} must be finite, at sparsities from 0 to 1; got {dict(measured)}."
         )
-    return np.rint(at * size), values
+    counts, first = np.unique(np.rint(at * size), return_index=True)
+    if len(counts) == 1:
+        return _Curve(int(counts[0]), np.zeros_like)
+    # A smooth curve that keeps the order of its points: on straight lines every choice is a point.
+    return _Curve(int(counts[-1]), PchipInterpolator(counts, values[first]))
 
 
-def _choices(counts: Float64, losses: Float64, bucket: int) -> tuple[Array, Float64]:
+def _choices(curve: _Curve, bucket: int) -> tuple[Array, Float64]:
     """What the programme may choose from: about 200 counts in whole buckets, and the last."""
-    steps = min(200, max(1, int(counts[-1]) // bucket))
-    at = (
-        np.unique(np.rint(np.linspace(0, counts[-1] // bucket, steps + 1)).astype(np.int64))
-        * bucket
-    )
-    at = np.unique(np.append(at, int(counts[-1])))
-    return at, np.interp(at, counts, losses)
+    steps = min(200, max(1, curve.most // bucket))
+    buckets = np.rint(np.linspace(0, curve.most // bucket, steps + 1)).astype(np.int64)
+    at = np.unique(np.append(buckets * bucket, curve.most))
+    return at, np.asarray(curve.loss(at.astype(np.float64)))
 
 
-def _trimmed(removed: Counts, curves: Sequence[tuple[Float64, Float64]], total: int) -> Counts:
+def _trimmed(removed: Counts, curves: Sequence[_Curve], total: int) -> Counts:
     """Make the sum exact: give back, or take, where that changes the loss least for the better."""
     difference = sum(removed.values()) - total
     while difference:
         step = -int(math.copysign(1, difference))
         slopes = {}
-        for (name, count), (counts, losses) in zip(removed.items(), curves, strict=True):
-            room = int(counts[-1]) - count if step > 0 else count
+        for (name, count), curve in zip(removed.items(), curves, strict=True):
+            room = curve.most - count if step > 0 else count
             if room > 0:
                 amount = min(room, abs(difference))
-                ends = np.interp([count, count + step * amount], counts, losses)
+                ends = curve.loss(np.array([count, count + step * amount], np.float64))
                 slopes[name] = (float(ends[1] - ends[0]) / amount, amount)
         name = min(slopes, key=lambda key: slopes[key][0])
         removed[name] += step * slopes[name][1]

@@ -388,15 +388,19 @@ def _check_pairs(
             raise ArgumentTypeError(
                 f"Criterion {name!r} needs {wanted}, got {type(known).__name__} for weights[{index}]."
             )
-        if isinstance(known, GradientStatistics):
-            fits, expected = weight.shape == known.shape, f"{known.shape}"
-        else:
-            fits = weight.ndim == 2 and weight.shape[1] == known.inputs
-            expected = f"(out, {known.inputs})"
-        if not fits:
-            raise InvalidArgumentError(
-                f"weights[{index}] has shape {weight.shape}, but its statistics are of {expected}."
-            )
+        _check_shape(weight, known, index)
+
+
+def _check_shape(weight: Array, known: Any, index: int) -> None:
+    if isinstance(known, GradientStatistics):
+        fits, expected = weight.shape == known.shape, f"{known.shape}"
+    else:
+        fits = weight.ndim == 2 and weight.shape[1] == known.inputs
+        expected = f"(out, {known.inputs})"
+    if not fits:
+        raise InvalidArgumentError(
+            f"weights[{index}] has shape {weight.shape}, but its statistics are of {expected}."
+        )
 
 
 def _check_damping(damping: float) -> None:
@@ -407,9 +411,9 @@ def _check_damping(damping: float) -> None:
 
 
 def _like(weight: Array, score: Float64) -> Array:
-    return score if weight.dtype == np.float64 else score.astype(np.float32)
+    return np.asarray(score, np.float64 if weight.dtype == np.float64 else np.float32)
 
 
 def _share(magnitude: Float64, axis: int) -> Float64:
     total = magnitude.sum(axis=axis, keepdims=True)
-    return np.divide(magnitude, total, out=np.zeros_like(magnitude), where=total > 0)
+    return np.asarray(np.divide(magnitude, total, out=np.zeros_like(magnitude), where=total > 0))

@@ -40,17 +40,15 @@ class Decision:
     Attributes:
         names: The tensors, in the order that breaks ties.
         target: What was asked for; None where the n:m pattern is the target.
-        cut: The first candidate that stays, in ranking order; None where the pattern decides.
+        cut: The first candidate that stays, in ranking order; None where the pattern decides, or each
+            row alone.
         threshold: The saliency at the cut.
-        by_row: Whether each row (output) is ranked alone; there is then no cut, for it would be one
-            per row.
     """
 
     names: tuple[str, ...]
     target: Target | None = None
     cut: Cut | None = None
     threshold: float | None = None
-    by_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class PrunePlan:
 
 def _describe(decision: Decision) -> str:
     target = decision.target
-    if target is not None and decision.by_row:
+    if target is not None and target.ranks_rows:
         if target.sparsity is not None:
             return f"sparsity {target.sparsity:.2%} of each row"
         return f"{target.count:,} of each row go"
@@ -155,7 +153,6 @@ def _decision_to_dict(decision: Decision) -> dict[str, Any]:
         "target": None if decision.target is None else asdict(decision.target),
         "cut": None if decision.cut is None else list(decision.cut),
         "threshold": decision.threshold,
-        **({"by_row": True} if decision.by_row else {}),
     }
 
 
@@ -165,7 +162,6 @@ def _decision_from_dict(entry: Mapping[str, Any]) -> Decision:
         target=None if entry["target"] is None else Target(**entry["target"]),
         cut=None if entry["cut"] is None else Cut(*map(int, entry["cut"])),
         threshold=entry["threshold"],
-        by_row=bool(entry.get("by_row", False)),
     )
 
 

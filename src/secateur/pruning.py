@@ -38,7 +38,6 @@ from secateur.selection import (
     find_cut,
     groups_of,
     nm_mask,
-    ranks_rows,
 )
 
 Progress = Callable[[str], None]
@@ -74,7 +73,6 @@ class Request:
     criterion: Criterion = field(default_factory=Magnitude)
     pattern: Pattern = field(default_factory=lambda: parse_pattern("unstructured"))
     norm: Norm = "l2"
-    scope: Scope = "global"
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,8 @@ def make_plan(
         if target is None:
             decisions.append(Decision(names))
             continue
-        if ranks_rows(request.scope, target):
-            decisions.append(Decision(names, target, by_row=True))
+        if target.ranks_rows:
+            decisions.append(Decision(names, target))
             continue
         if target.threshold is not None:
             check_finite_each({name: tensors.arrays[name] for name in names})
@@ -209,7 +207,7 @@ def _apply_decision(
             masks=[masks[name] for name in names],
         )
     views = {name: tensors.view(name) for name in names}
-    if decision.by_row:
+    if _ranks_rows(decision):
         assert decision.target is not None
         assert not isinstance(pattern, NM)
         statistics = fill_row_masks(ranked, names, decision.target, pattern, masks, views)
@@ -269,7 +267,7 @@ def _asked(decision: Decision, plan: PrunePlan) -> float | None:
     if isinstance(plan.pattern, NM):
         return plan.pattern.sparsity
     assert decision.target is not None
-    if decision.by_row and decision.target.count is not None:
+    if decision.target.ranks_rows and decision.target.count is not None:
         return None
     if decision.target.sparsity is not None:
         return float(decision.target.sparsity)
@@ -277,6 +275,10 @@ def _asked(decision: Decision, plan: PrunePlan) -> float | None:
         size = sum(plan.tensors[name].size for name in decision.names)
         return decision.target.count / size if size else None
     return None
+
+
+def _ranks_rows(decision: Decision) -> bool:
+    return decision.target is not None and decision.target.ranks_rows
 
 
 def warn_if_short(plan: PrunePlan, report: PruneReport, stacklevel: int = 3) -> None:
@@ -288,7 +290,7 @@ def warn_if_short(plan: PrunePlan, report: PruneReport, stacklevel: int = 3) -> 
         size = sum(tensor.size for tensor in tensors)
         zeros = sum(tensor.num_zeros for tensor in tensors)
         # A row's share is rounded to whole weights in each row alike: that is what was asked for.
-        if decision.by_row and not isinstance(plan.pattern, Block):
+        if _ranks_rows(decision) and not isinstance(plan.pattern, Block):
             continue
         # Half a weight is what rounding to whole weights may cost.
         if asked is None or zeros + 0.5 >= asked * size - 1e-6 * size:
@@ -338,7 +340,7 @@ def array_targets(
                 f"The pattern {pattern} is itself the target; give no other."
             )
         return [(group, None) for group in groups_of(names, scope)]
-    target = Target(sparsity, threshold, count)
+    target = Target(sparsity, threshold, count, by_row=scope == "row")
     return [(group, target) for group in groups_of(names, scope)]
 
 
@@ -395,7 +397,7 @@ def prune_arrays(
     if inplace:
         check_writable(named)
     tensors = Tensors({name: contiguous(array) for name, array in named.items()})
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm, scope)
+    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
     groups = array_targets(list(named), request.pattern, scope, sparsity, threshold, count)
     ranked = rank(tensors, request)
     plan = make_plan(tensors, ranked, request, groups)

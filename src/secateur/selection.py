@@ -30,14 +30,17 @@ class Target:
         sparsity: Fraction of zeros asked for, 0 to 1.
         threshold: Everything whose saliency is strictly below goes.
         count: How many weights (or blocks) go.
+        by_row: Whether sparsity and count are of each row (output) of each matrix.
     """
 
     sparsity: float | None = None
     threshold: float | None = None
     count: int | None = None
+    by_row: bool = False
 
     def __post_init__(self) -> None:
-        given = {key: value for key, value in vars(self).items() if value is not None}
+        numbers = {k: v for k, v in vars(self).items() if k != "by_row"}
+        given = {key: value for key, value in numbers.items() if value is not None}
         if len(given) != 1:
             raise InvalidArgumentError(
                 f"Give exactly one of sparsity, threshold and count; got {given or 'none of them'}."
@@ -53,6 +56,11 @@ class Target:
             raise InvalidArgumentError("threshold must be a number or inf, got nan.")
         if self.count is not None and (self.count != int(self.count) or self.count < 0):
             raise InvalidArgumentError(f"count must be a whole number >= 0, got {self.count}.")
+
+    @property
+    def ranks_rows(self) -> bool:
+        """Whether rows are ranked one by one; below a threshold it is all the same."""
+        return self.by_row and self.threshold is None
 
     def num_removed(self, size: int) -> int:
         """How many of `size` candidates go (only for a sparsity or a count)."""
@@ -251,7 +259,7 @@ def select(
         for name, array in named.items():
             nm_mask(name, matrix_view(array), parsed, "value", matrix_view(masks[name]))
         return like(saliencies, masks)
-    target = Target(sparsity, threshold, count)
+    target = Target(sparsity, threshold, count, by_row=scope == "row")
     masks = {name: np.empty(array.shape, np.bool_) for name, array in named.items()}
     views = {name: matrix_view(array) for name, array in named.items()}
     ranked = (
@@ -259,18 +267,12 @@ def select(
         if isinstance(parsed, Unstructured)
         else block_ranked(views, parsed, norm)
     )
-    by_row = ranks_rows(scope, target)
     for group in groups_of(list(named), scope):
-        if by_row:
+        if target.ranks_rows:
             fill_row_masks(ranked, group, target, parsed, masks)
         else:
             fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
     return like(saliencies, masks)
-
-
-def ranks_rows(scope: Scope, target: Target) -> bool:
-    """Whether rows are ranked one by one; below a threshold it is all the same."""
-    return scope == "row" and target.threshold is None
 
 
 def fill_row_masks(

@@ -26,10 +26,7 @@ def sizes():
 
 
 def losses():
-    return {
-        name: {0.5: rate, 0.9: 6 * rate, 1.0: 20 * rate}
-        for rate, name in enumerate(SHAPES, 1)
-    }
+    return {name: {0.5: rate, 0.9: 6 * rate, 1.0: 20 * rate} for rate, name in enumerate(SHAPES, 1)}
 
 
 RULES = {
@@ -92,7 +89,7 @@ def test_owl_stays_within_its_spread():
 def test_by_loss_is_the_best_of_all_choices():
     rng = np.random.default_rng(0)
     for _ in range(10):
-        layers = {name: 8 for name in "abcd"}
+        layers = dict.fromkeys("abcd", 8)
         curves = {
             name: dict(zip(np.arange(1, 9) / 8, np.cumsum(rng.random(8) ** 3), strict=True))
             for name in layers

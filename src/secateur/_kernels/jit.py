@@ -382,7 +382,7 @@ def _swap_rows(  # type: ignore[no-untyped-def]
                 cost[p] = v[p] * (2.0 * r[p] + v[p]) if kept[p] else np.inf
             best, out_at, in_at = -tolerance, -1, -1
             for _ in range(candidates):
-                p = np.argmin(cost)
+                p = int(np.argmin(cost))
                 if not np.isfinite(cost[p]):
                     break
                 start = p - p % group

@@ -130,8 +130,8 @@ def prune(
             `Criterion`.
         pattern: "unstructured", "n:m" (n kept of m consecutive inputs; its own target) or "block:RxC"
             (R outputs by C inputs).
-        scope: What is ranked together: "global", "layer" (each weight matrix alone), "row" (each of its
-            outputs alone), or a mapping of layer name or pattern to the name of a group.
+        scope: What is ranked together: "global", "layer" (each weight matrix alone), or a mapping of
+            layer name or pattern to the name of a group.
         norm: How a block's saliency is made of its weights': "l1" or "l2".
         include: Layers, layer types, names or patterns: only these. Default: every weight matrix but
             embeddings.
@@ -158,7 +158,7 @@ def prune(
         >>> result.report["out/kernel"].num_zeros
         24
     """
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm, scope)
+    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
     target = model if inplace else clone_model(model)
     how = (sparsity, threshold, count, scope)
     prepared = _prepare(target, request, how, include, exclude)
@@ -194,7 +194,7 @@ def plan_prune(
         >>> plan.apply().report.size
         32
     """
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm, scope)
+    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
     # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
     target = model if is_graph(model) else clone_model(model)
     prepared = _prepare(target, request, (sparsity, threshold, count, scope), include, exclude)

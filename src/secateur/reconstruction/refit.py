@@ -160,6 +160,6 @@ def masked_gradients(
     return fitted, float(np.sqrt(np.max(square / limit, initial=0.0)))
 
 
-def row_dots(first: Float32, second: Float32) -> Float32:
+def row_dots(first: Array, second: Array) -> Array:
     """Dot product of every row with its counterpart, (out,)."""
     return np.asarray(np.einsum("oi,oi->o", first, second))

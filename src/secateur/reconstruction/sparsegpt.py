@@ -109,4 +109,4 @@ class _Chooser:
 def _shares(columns: Array, total: int) -> Array:
     """How many of `total` have gone before each column when each of `columns` gives its share."""
     so_far = np.concatenate([[0], np.cumsum(columns)])
-    return np.rint(so_far * (total / max(so_far[-1], 1))).astype(np.int64)
+    return np.asarray(np.rint(so_far * (total / max(so_far[-1], 1))), np.int64)
