@@ -293,8 +293,8 @@ class Fisher(_FromGradients):
 
     References:
         LeCun, Denker, Solla, "Optimal Brain Damage" (NIPS 1989), with F in the Hessian's place as in
-        Theis, Korshunova, Tejani, Huszar, "Faster gaze prediction with dense networks and Fisher pruning" (arXiv
-        1801.05787), equation 7.
+        Theis, Korshunova, Tejani, Huszar, "Faster gaze prediction with dense networks and Fisher
+        pruning" (arXiv 1801.05787), equation 7.
         Differs from the paper: the factor 1/2 is left out, and the root is given. The mean is over what
         `accumulate` is given: gradients of single samples make it the Fisher matrix proper.
     """

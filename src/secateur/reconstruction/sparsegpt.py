@@ -33,7 +33,7 @@ class SparseGPT:
         Frantar & Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot"
         (arXiv 2301.00774), algorithm 1.
         Differs from the paper: exactly k weights go, not as many as a threshold with ties catches;
-        weights of dead inputs go before all others; blocks of weights are scored by the sum of their members'.
+        weights of dead inputs go before all others; blocks are scored by the sum of their members'.
     """
 
     name: ClassVar[str] = "sparsegpt"
