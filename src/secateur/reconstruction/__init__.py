@@ -5,6 +5,7 @@
 """
 
 from secateur.reconstruction.admm import ADMM
+from secateur.reconstruction.affine import AffineStatistics
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.refit import Refit
 from secateur.reconstruction.solving import SOLVERS, Solver, solve
@@ -14,6 +15,7 @@ from secateur.reconstruction.target import LayerTarget
 
 __all__ = [
     "ADMM",
+    "AffineStatistics",
     "SOLVERS",
     "LayerProblem",
     "LayerSolution",
