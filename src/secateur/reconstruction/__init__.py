@@ -15,8 +15,8 @@ from secateur.reconstruction.target import LayerTarget
 
 __all__ = [
     "ADMM",
-    "AffineStatistics",
     "SOLVERS",
+    "AffineStatistics",
     "LayerProblem",
     "LayerSolution",
     "LayerTarget",
