@@ -96,7 +96,7 @@ class LayerProblem:
         weight: Array,
         statistics: InputStatistics,
         *,
-        damping: float = 0.05,
+        damping: float = 0.15,
         ridge: Ridge = "input",
         intercept: bool = False,
         asymmetric: bool | None = None,
@@ -110,7 +110,7 @@ class LayerProblem:
         self.intercept = intercept
         if not 0 < self.damping < np.inf:
             raise InvalidArgumentError(
-                f"damping must be a positive number, got {damping}; 0.05 is the usual one."
+                f"damping must be a positive number, got {damping}; 0.15 is the usual one."
             )
         if ridge not in ("input", "mean"):
             raise InvalidArgumentError(f"ridge must be 'input' or 'mean', got {ridge!r}.")
@@ -174,14 +174,12 @@ class LayerProblem:
     @cached_property
     def energy(self) -> float:
         """tr(W G W^T): mean square of the layer's output, summed over outputs."""
-        weight = self.weight.astype(np.float64)
-        return float(np.vdot(weight @ self.gram, weight))
+        return self._mean_square(self.weight)
 
     def error(self, weight: Array) -> float:
         """tr((W* - V) G (W* - V)^T) / tr(W G W^T) of a weight matrix V, (out, in)."""
-        lost = self.target - weight.astype(np.float64)  # (out, in)
-        error = float(np.vdot(lost @ self.gram, lost))
-        return max(error, 0.0) / self.energy if self.energy > 0 else 0.0
+        lost = self.target - weight.astype(np.float32, copy=False)  # (out, in)
+        return max(self._mean_square(lost), 0.0) / self.energy if self.energy > 0 else 0.0
 
     def bias_shift(self, weight: Array) -> Float64 | None:
         """What to add to the bias if V takes the place of W, (out,); None without intercept."""
@@ -198,6 +196,15 @@ class LayerProblem:
         final = np.where(mask, weight, 0).astype(np.float32)
         final[:, self.dead] = np.where(mask[:, self.dead], self.weight[:, self.dead], 0)
         return LayerSolution(final, mask, self.error(final), self.bias_shift(final), method)
+
+    def _mean_square(self, weight: Float32) -> float:
+        """tr(V G V^T): products in float32, sums over outputs in float64."""
+        outputs = np.einsum("oi,oi->o", weight @ self._gram32, weight)
+        return float(outputs.sum(dtype=np.float64))
+
+    @cached_property
+    def _gram32(self) -> Float32:
+        return self.gram.astype(np.float32)
 
     def _dense_fit(self) -> Float32:
         statistics = self._statistics

@@ -17,6 +17,9 @@ from secateur.reconstruction.target import LayerTarget
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
+# With at least this damping H is far enough from singular to be factored in float32, at half the time.
+_FLOAT32_DAMPING = 1e-3
+
 
 @dataclass(frozen=True)
 class SparseGPT:
@@ -45,7 +48,9 @@ class SparseGPT:
 
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
-        factor = inverse_factor(problem.hessian, problem.name).astype(np.float32)
+        precise = np.float32 if problem.damping >= _FLOAT32_DAMPING else np.float64
+        hessian = problem.hessian.astype(precise)
+        factor = inverse_factor(hessian, problem.name).astype(np.float32, copy=False)
         weight = problem.target.copy()  # (out, in)
         mask = np.empty(weight.shape, np.bool_)
         errors = np.zeros_like(weight)
