@@ -165,7 +165,7 @@ class _Given:
         raise AssertionError(f"scores {weight.shape} for {statistics.name} were not handed in")
 
 
-def weight_criterion(criterion: str | Criterion | None) -> Criterion:
+def weight_criterion(criterion: str | Criterion | DataCriterion | None) -> Criterion:
     """The criterion of a pruning without data.
 
     Raises:
@@ -173,8 +173,10 @@ def weight_criterion(criterion: str | Criterion | None) -> Criterion:
     """
     if criterion is None:
         return Magnitude()
-    if isinstance(criterion, str) and criterion in {*_WHOLE, *DATA_CRITERIA} - {*CRITERIA}:
+    seeing = {*_WHOLE, *DATA_CRITERIA} - {*CRITERIA}
+    sees = isinstance(criterion, str) and criterion in seeing
+    if sees or (isinstance(criterion, DataCriterion) and not isinstance(criterion, type)):
         raise InvalidArgumentError(
             f"criterion={criterion!r} needs calibration samples: pass data=..., or choose 'magnitude'."
         )
-    return get_criterion(criterion)
+    return get_criterion(criterion)  # type: ignore[arg-type]

@@ -46,8 +46,12 @@ class OnData:
     pattern: Pattern
     norm: Norm
     method: Method
-    allocation: str
+    allocation: str | None
     calibration: Calibration
+
+    @property
+    def _allocation(self) -> str:
+        return "uniform" if self.allocation is None else self.allocation
 
     def decide(self, model: Model) -> tuple[DataPrunePlan, tuple[Left, ...]]:
         """How much of each weight of a model goes."""
@@ -81,7 +85,7 @@ class OnData:
         else:
             shares, masks = self._together(model, opened, scope, recipe, scores)
         settings = {
-            "allocation": self.allocation,
+            "allocation": self._allocation,
             "damping": recipe.damping,
             "asymmetric": recipe.asymmetric,
             "refit_bias": recipe.intercept,
@@ -112,13 +116,13 @@ class OnData:
                 "scope must be 'global', 'layer', 'row' or a mapping of layer name to group, got "
                 f"{scope!r}."
             )
-        if self.allocation not in ALLOCATIONS:
+        if self._allocation not in ALLOCATIONS:
             raise InvalidArgumentError(
                 f"Unknown allocation {self.allocation!r}; expected one of "
                 f"{', '.join(map(repr, ALLOCATIONS))}."
             )
         alone = scope in ("layer", "row") and isinstance(self.how.sparsity, (int, float))
-        if self.allocation != "uniform" and (not alone or isinstance(self.pattern, NM)):
+        if self._allocation != "uniform" and (not alone or isinstance(self.pattern, NM)):
             raise InvalidArgumentError(
                 f"allocation={self.allocation!r} shares one sparsity out over layers; it goes with "
                 "sparsity=FRACTION, scope 'layer' or 'row', and no n:m pattern."
@@ -138,9 +142,9 @@ class OnData:
             else Share(target.sparsity, target.count, target.threshold, scope)
             for (name,), target in targets
         }
-        if self.allocation == "uniform":
+        if self._allocation == "uniform":
             return shares
-        counts = allot(self.allocation, opened, float(sparsity), self.calibration.memory)
+        counts = allot(self._allocation, opened, float(sparsity), self.calibration.memory)
         sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in chosen.tensors}
         if scope == "layer" and not isinstance(self.pattern, Block):
             return {name: Share(count=count) for name, count in counts.items()}

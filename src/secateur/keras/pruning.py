@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.activation_store import GIGABYTE
 from secateur.criteria import Criterion
+from secateur.data_criteria import DataCriterion
 from secateur.data_plan import DataPrunePlan
 from secateur.errors import InvalidArgumentError
 from secateur.keras import weight_pruning
@@ -95,7 +96,7 @@ def prune(
     sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
-    criterion: str | Criterion | None = None,
+    criterion: str | Criterion | DataCriterion | None = None,
     pattern: str | Pattern = "unstructured",
     scope: str | Mapping[Any, str] | None = None,
     norm: Norm = "l2",
@@ -185,28 +186,17 @@ def prune(
         >>> result.report["out/kernel"].num_zeros
         24
     """
-    how = How(sparsity, threshold, count, scope)
-    selection = Selection(include, exclude)
-    parsed = parse_pattern(pattern)
-    if data is None:
-        _refuse_without_data(
-            reconstruction=reconstruction,
-            allocation=allocation,
-            damping=damping,
-            asymmetric=asymmetric,
-            refit_bias=refit_bias,
-            mask=mask,
-        )
-        request = Request(weight_criterion(criterion), parsed, norm)
-        target = model if inplace else clone_model(model)
-        prepared = prepare(target, request, how, selection)
-        result = weight_pruning.apply(prepared.plan, target, prepared.left, prepared, progress)
-        warn_if_short(prepared.plan, result.report)
-        return result
+    how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
     method = Method(criterion, reconstruction, damping, asymmetric, refit_bias)
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
-    asked = OnData(how, selection, parsed, norm, method, allocation or "uniform", calibration)
-    return asked.run(model if inplace else _clone(model, data), None, progress)
+    asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
+    if data is not None:
+        return asked.run(model if inplace else _clone(model, data), None, progress)
+    target = model if inplace else clone_model(model)
+    prepared = prepare(target, _without_data(asked), how, selection)
+    result = weight_pruning.apply(prepared.plan, target, prepared.left, prepared, progress)
+    warn_if_short(prepared.plan, result.report)
+    return result
 
 
 def plan_prune(
@@ -215,7 +205,7 @@ def plan_prune(
     sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
-    criterion: str | Criterion | None = None,
+    criterion: str | Criterion | DataCriterion | None = None,
     pattern: str | Pattern = "unstructured",
     scope: str | Mapping[Any, str] | None = None,
     norm: Norm = "l2",
@@ -247,41 +237,39 @@ def plan_prune(
         >>> plan.apply().report.size
         32
     """
-    how = How(sparsity, threshold, count, scope)
-    selection = Selection(include, exclude)
-    parsed = parse_pattern(pattern)
-    if data is None:
-        _refuse_without_data(
-            reconstruction=reconstruction,
-            allocation=allocation,
-            damping=damping,
-            asymmetric=asymmetric,
-            refit_bias=refit_bias,
-            mask=mask,
-        )
-        request = Request(weight_criterion(criterion), parsed, norm)
-        # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
-        target = model if is_graph(model) else clone_model(model)
-        prepared = prepare(target, request, how, selection)
-        return ModelPrunePlan(target, prepared.plan, prepared.left)
+    how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
     method = Method(criterion, reconstruction, damping, asymmetric, refit_bias)
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
-    asked = OnData(how, selection, parsed, norm, method, allocation or "uniform", calibration)
+    asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
+    # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
     target = model if is_graph(model) else _clone(model, data)
-    plan, left = asked.decide(target)
-    return DataModelPrunePlan(target, plan, left, asked)
+    if data is not None:
+        plan, left = asked.decide(target)
+        return DataModelPrunePlan(target, plan, left, asked)
+    prepared = prepare(target, _without_data(asked), how, selection)
+    return ModelPrunePlan(target, prepared.plan, prepared.left)
 
 
 def _clone(model: Model, data: Any) -> Model:
     """A copy to be changed; data tells what a subclassed model takes, where nothing else does."""
-    return (
-        clone_model(model) if is_graph(model) else clone_model(model, input_spec=first_batch(data))
-    )
+    if data is None or is_graph(model):
+        return clone_model(model)
+    return clone_model(model, input_spec=first_batch(data))
 
 
-def _refuse_without_data(**options: Any) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
+def _without_data(asked: OnData) -> Request:
+    """The same request for weights alone; what only makes sense with data is refused."""
+    given = {
+        "reconstruction": asked.method.reconstruction,
+        "damping": asked.method.damping,
+        "asymmetric": asked.method.asymmetric,
+        "refit_bias": asked.method.refit_bias,
+        "allocation": asked.allocation,
+        "mask": asked.calibration.mask,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if names:
         raise InvalidArgumentError(
-            f"{', '.join(given)} can only be used with data; pass calibration samples as data=..."
+            f"{', '.join(names)} can only be used with data; pass calibration samples as data=..."
         )
+    return Request(weight_criterion(asked.method.criterion), asked.pattern, asked.norm)
