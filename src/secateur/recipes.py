@@ -36,6 +36,7 @@ class Method:
         damping: Ridge of the least squares, > 0; None for what suits.
         asymmetric: Whether the dense network's outputs are what is kept; None for what suits.
         refit_bias: Whether biases are refitted; None for what suits.
+        refit_norms: Whether scales and offsets of normalisations are, too; None for what suits.
     """
 
     criterion: str | Criterion | DataCriterion | None = None
@@ -43,6 +44,7 @@ class Method:
     damping: float | None = None
     asymmetric: bool | None = None
     refit_bias: bool | None = None
+    refit_norms: bool | None = None
 
 
 def make_recipe(method: Method) -> tuple[Recipe, Criterion | DataCriterion | None]:
@@ -84,6 +86,19 @@ def _whole(method: Method, criterion: Any) -> Recipe:
         )
     ours = criterion not in _PUBLISHED
     return Recipe(None, SOLVERS[criterion](), finish is not None, *_settings(method, ours=ours))
+
+
+def refits_norms(method: Method, recipe: Recipe) -> bool:
+    """Whether normalisations behind the pruned weights are refitted: it takes a dense network beside.
+
+    Raises:
+        InvalidArgumentError: It is asked for without one.
+    """
+    if method.refit_norms and not recipe.asymmetric:
+        raise InvalidArgumentError(
+            "refit_norms=True needs asymmetric=True: it looks at both networks."
+        )
+    return recipe.asymmetric if method.refit_norms is None else method.refit_norms
 
 
 def _settings(method: Method, *, ours: bool) -> tuple[bool, bool, float, Ridge]:

@@ -57,7 +57,12 @@ class Left:
 
 @dataclass(frozen=True)
 class PruneReport(Sequence[TensorReport]):
-    """Reports of all tensors, in order, and what was left as it is.
+    """Reports of all tensors, in order, and what else there is to say.
+
+    Attributes:
+        tensors: What was pruned.
+        left: What was left as it is, and why.
+        refitted: Biases, scales and offsets that were changed to make up for what went.
 
     Example:
         >>> report = PruneReport((TensorReport("w", (4,), "float32", 4, 2, 2, 0.5, 2.0, 1.0, 2.0),))
@@ -69,6 +74,7 @@ class PruneReport(Sequence[TensorReport]):
 
     tensors: tuple[TensorReport, ...]
     left: tuple[Left, ...] = ()
+    refitted: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -111,6 +117,7 @@ class PruneReport(Sequence[TensorReport]):
                 for tensor in self.tensors
             ],
             "left": [asdict(left) for left in self.left],
+            "refitted": list(self.refitted),
         }
 
     def __str__(self) -> str:
@@ -124,6 +131,8 @@ class PruneReport(Sequence[TensorReport]):
             for row in rows
         ]
         lines.append(f"{self.num_zeros:,} of {self.size:,} weights are zero ({self.sparsity:.2%})")
+        if self.refitted:
+            lines.append(f"{len(self.refitted)} biases, scales and offsets make up for it")
         lines += [f"left as it is: {left.name}: {left.reason}" for left in self.left]
         return "\n".join(lines)
 

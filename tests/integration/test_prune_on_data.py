@@ -416,3 +416,56 @@ class TestErrors:
     def test_thin_data_warns(self):
         with pytest.warns(CalibrationWarning):
             sc.prune(mlp(), sparsity=0.5, data=correlated(8))
+
+
+class TestNormalisations:
+    def model(self):
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((12,))
+        x = layers.Dense(10, name="first")(inputs)
+        x = layers.LayerNormalization(name="norm")(x)
+        model = keras.Model(inputs, layers.Dense(4, name="out")(x))
+        model.get_layer("norm").gamma.assign(np.linspace(0.5, 2, 10))
+        model.get_layer("norm").beta.assign(np.linspace(-1, 1, 10))
+        return model
+
+    def until_norm(self, model):
+        return keras.Model(model.input, model.get_layer("norm").output)
+
+    def test_scale_and_offset_are_the_least_squares_ones(self):
+        model, x = self.model(), correlated(200)
+        how = {"sparsity": 0.7, "data": x, "damping": 1e-6}
+        plain = sc.prune(model, refit_norms=False, **how)
+        result = sc.prune(model, **how)
+        norm = plain.model.get_layer("norm")
+        wanted = np.asarray(self.until_norm(model)(x))
+        z = (np.asarray(self.until_norm(plain.model)(x)) - norm.beta.numpy()) / norm.gamma.numpy()
+        for feature in range(10):
+            columns = np.stack([z[:, feature], np.ones(200)], axis=1)
+            scale, offset = np.linalg.lstsq(columns, wanted[:, feature], rcond=None)[0]
+            fitted = result.model.get_layer("norm")
+            np.testing.assert_allclose(fitted.gamma.numpy()[feature], scale, atol=1e-3)
+            np.testing.assert_allclose(fitted.beta.numpy()[feature], offset, atol=1e-3)
+        assert {"norm/gamma", "norm/beta", "first/bias"} <= set(result.report.refitted)
+        assert "norm/gamma" not in plain.report.refitted
+
+    def test_it_brings_what_is_normalised_nearer_on_other_data_too(self):
+        model, x = self.model(), correlated(600)
+        lost = []
+        for own in (True, False):
+            pruned = sc.prune(model, sparsity=0.7, data=x[:500], refit_norms=own).model
+            lost.append(changed_output(self.until_norm(model), self.until_norm(pruned), x[500:]))
+        assert lost[0] < lost[1]
+
+    def test_nothing_before_the_pruned_weights_changes(self):
+        model, x = self.model(), correlated(200)
+        result = sc.prune(model, sparsity=0.5, data=x, include="out")
+        for name in ("gamma", "beta"):
+            one, two = (getattr(m.get_layer("norm"), name).numpy() for m in (model, result.model))
+            np.testing.assert_array_equal(one, two)
+
+    def test_it_needs_the_given_network_beside(self):
+        with pytest.raises(InvalidArgumentError, match="needs asymmetric"):
+            sc.prune(
+                self.model(), sparsity=0.5, data=correlated(64), criterion="wanda", refit_norms=True
+            )

@@ -29,7 +29,7 @@ from secateur.keras.weight_pruning import How
 from secateur.layer_pruning import Recipe
 from secateur.patterns import NM, Block, Pattern
 from secateur.pruning import Progress, array_targets
-from secateur.recipes import FromData, Method, make_recipe
+from secateur.recipes import FromData, Method, make_recipe, refits_norms
 from secateur.report import Left, PruneReport
 from secateur.selection import Norm
 
@@ -77,7 +77,8 @@ class OnData:
         self._check(scope)
         chosen = self._choose(model)
         strict = self.selection.include is not None or isinstance(self.how.sparsity, Mapping)
-        opened = open_for_walk(model, chosen, self.calibration, strict=strict)
+        norms = refits_norms(self.method, recipe)
+        opened = open_for_walk(model, chosen, self.calibration, strict=strict, norms=norms)
         scores = {} if criterion is None else score(model, opened, self.calibration, criterion)
         masks: dict[str, Array] = {}
         if scope in ("layer", "row") or isinstance(self.pattern, NM):
@@ -89,6 +90,7 @@ class OnData:
             "damping": recipe.damping,
             "asymmetric": recipe.asymmetric,
             "refit_bias": recipe.intercept,
+            "refit_norms": norms,
         }
         job = Job(
             recipe,

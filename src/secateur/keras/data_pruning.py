@@ -19,12 +19,14 @@ from secateur.keras.data import calibration_data, first_batch, graph_signature
 from secateur.keras.flatten import Graph
 from secateur.keras.gathering import Gatherer, Make
 from secateur.keras.keeping import keep_zeros
+from secateur.keras.norms import is_norm, norm_tap, norm_variables, refit_norm
 from secateur.keras.padding import Padding
 from secateur.keras.results import Result
 from secateur.keras.staging import Member, Schedule, make_schedule
 from secateur.keras.taps import open_graph
 from secateur.keras.tensors import WeightTensor
 from secateur.keras.variables import empty_like, read_array
+from secateur.keras.walk import named_variables
 from secateur.layer_pruning import PrunedMatrix, Recipe, ThresholdTarget, prune_matrix
 from secateur.patterns import NM, Pattern
 from secateur.plan import TensorShape
@@ -106,7 +108,12 @@ class Job:
 
 
 def open_for_walk(
-    model: Model, chosen: Chosen, calibration: Calibration, *, strict: bool = False
+    model: Model,
+    chosen: Chosen,
+    calibration: Calibration,
+    *,
+    strict: bool = False,
+    norms: bool = False,
 ) -> Opened:
     """Trace a model, read its data, and see which weights the data says something of.
 
@@ -115,6 +122,7 @@ def open_for_walk(
         chosen: The weights that are asked for.
         calibration: The data.
         strict: Whether a weight that data says nothing of is an error; else it is left, with the reason.
+        norms: Whether normalisations behind the chosen weights are looked at, too.
 
     Raises:
         InvalidArgumentError: Data that does not fit, or weights that data says nothing of.
@@ -129,7 +137,9 @@ def open_for_walk(
         max_samples=calibration.max_samples,
     )
     padding = Padding(graph, calibration.mask)
-    schedule = make_schedule(graph, {id(t.variable) for t in chosen.tensors}, padding)
+    wanted = {id(tensor.variable) for tensor in chosen.tensors}
+    scales = norm_variables(graph, wanted) if norms else set()
+    schedule = make_schedule(graph, wanted | scales, padding, norm_tap)
     return Opened(_with_taps(chosen, schedule, strict), graph, batches, padding, schedule)
 
 
@@ -173,6 +183,9 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
     ) as walk:
         gatherer.look_ahead(walk, opened.schedule)
         for group in walk.groups():
+            if is_norm(group.members[0]):
+                surgeon.changed += refit_norm(walk, group, job.recipe.damping)
+                continue
             statistics = gatherer.gather(walk, group)
             for member in group.members:
                 surgeon.prune(walk, member, statistics)
@@ -198,6 +211,7 @@ class _Surgeon:
         self._tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
         self._masks: dict[str, Array] = {}
         self._reports: dict[str, TensorReport] = {}
+        self.changed: list[Any] = []
 
     def prune(
         self, walk: CalibrationWalk, member: Member, statistics: list[InputStatistics]
@@ -218,7 +232,7 @@ class _Surgeon:
         tensor.to_matrix(mask)[...] = done.mask
         walk.change(member.variable, after)
         if done.bias_shift is not None:
-            _shift_bias(walk, member, done.bias_shift)
+            self.changed.append(_shift_bias(walk, member, done.bias_shift))
         self._masks[tensor.name] = mask
         self._reports[tensor.name] = self._report(tensor, after, mask, done)
         if self._job.progress is not None:
@@ -257,7 +271,10 @@ class _Surgeon:
         """Everything that is known in the end."""
         chosen = self._opened.chosen
         done = [name for name in chosen.names if name in self._reports]
-        report = PruneReport(tuple(self._reports[name] for name in done), chosen.left)
+        changed = {id(variable) for variable in self.changed}
+        names = (own.name for own in named_variables(model) if id(own.variable) in changed)
+        rows = tuple(self._reports[name] for name in done)
+        report = PruneReport(rows, chosen.left, tuple(names))
         masks = {name: self._masks[name] for name in done}
         return Result(model, masks, report, data_plan(chosen, self._job))
 
@@ -278,7 +295,7 @@ def _target(pattern: Pattern, share: Share) -> LayerTarget | ThresholdTarget:
     return LayerTarget(pattern, sparsity=share.sparsity, count=share.count, scope=scope)
 
 
-def _shift_bias(walk: CalibrationWalk, member: Member, shift: Array) -> None:
+def _shift_bias(walk: CalibrationWalk, member: Member, shift: Array) -> Any:
     assert member.tap.bias is not None
     variable, part = member.tap.bias.variable, member.tap.bias.part
     before = read_array(variable)
@@ -288,3 +305,4 @@ def _shift_bias(walk: CalibrationWalk, member: Member, shift: Array) -> None:
     after = empty_like(before)
     after[...] = wide
     walk.change(variable, after)
+    return variable

@@ -108,6 +108,7 @@ def prune(
     damping: float | None = None,
     asymmetric: bool | None = None,
     refit_bias: bool | None = None,
+    refit_norms: bool | None = None,
     mask: Any = None,
     batch_size: int = 32,
     max_samples: int | None = None,
@@ -155,6 +156,8 @@ def prune(
         asymmetric: Keep the given network's outputs, fed with what the pruned one makes of the data so
             far. Default: wherever weights are repaired by a method of ours.
         refit_bias: Whether the bias behind a weight changes, too. Default: as `asymmetric`.
+        refit_norms: Whether scales and offsets of layer normalisations change, too, to bring what they
+            put out near what it was. Default: as `asymmetric`.
         mask: Which positions of padded data are real, where neither Keras masks nor a `mask=` in the
             model say so: an array (samples, time), or the name of the input that is the mask.
         batch_size: For data given as arrays. The result does not depend on it beyond rounding.
@@ -187,7 +190,7 @@ def prune(
         24
     """
     how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
-    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias)
+    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias, refit_norms)
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
     asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
     if data is not None:
@@ -217,6 +220,7 @@ def plan_prune(
     damping: float | None = None,
     asymmetric: bool | None = None,
     refit_bias: bool | None = None,
+    refit_norms: bool | None = None,
     mask: Any = None,
     batch_size: int = 32,
     max_samples: int | None = None,
@@ -238,7 +242,7 @@ def plan_prune(
         32
     """
     how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
-    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias)
+    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias, refit_norms)
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
     asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
     # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
@@ -264,6 +268,7 @@ def _without_data(asked: OnData) -> Request:
         "damping": asked.method.damping,
         "asymmetric": asked.method.asymmetric,
         "refit_bias": asked.method.refit_bias,
+        "refit_norms": asked.method.refit_norms,
         "allocation": asked.allocation,
         "mask": asked.calibration.mask,
     }

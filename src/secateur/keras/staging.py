@@ -7,7 +7,7 @@ those with the same inputs share their statistics.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,15 +91,21 @@ class Schedule:
         return [group for level in self.groups for group in level]
 
 
-def make_schedule(graph: Graph, wanted: Collection[int], padding: Padding) -> Schedule:
+def make_schedule(
+    graph: Graph,
+    wanted: Collection[int],
+    padding: Padding,
+    more_taps: Callable[[Call], Tap | None] | None = None,
+) -> Schedule:
     """Order the calls of a graph for a walk.
 
     Args:
         graph: What `open_graph` made of a model.
         wanted: Identities of the variables that are to be changed.
         padding: Which masks count for which call.
+        more_taps: Tap of a call whose layer has no weight matrices.
     """
-    inlets = {id(call): _wanted_taps(call, wanted) for call in graph.calls}
+    inlets = {id(call): _wanted_taps(call, wanted, more_taps) for call in graph.calls}
     levels, of_tensor = _levels(graph, inlets)
     masks = {
         id(call): [t for t in padding.tensors(call) if of_tensor.get(id(t), 0) <= levels[id(call)]]
@@ -126,8 +132,12 @@ def make_schedule(graph: Graph, wanted: Collection[int], padding: Padding) -> Sc
     return Schedule(passes, by_level, set(wanted) - seen, last_pass, masks, _constant(graph))
 
 
-def _wanted_taps(call: Call, wanted: Collection[int]) -> list[Inlet]:
+def _wanted_taps(
+    call: Call, wanted: Collection[int], more_taps: Callable[[Call], Tap | None] | None
+) -> list[Inlet]:
     taps = taps_of(call)
+    if not taps and more_taps is not None:
+        taps = [tap for tap in [more_taps(call)] if tap is not None]
     # Those of one origin take the same rows, so they are looked at together.
     first = {tap.origin: position for position, tap in reversed(list(enumerate(taps)))}
     return [Inlet(call, tap, first[tap.origin]) for tap in taps if id(tap.variable) in wanted]
