@@ -17,6 +17,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     # Keras compares unknown sizes so in the shape of a tensordot.
     pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning"),
+    # What stays whole on purpose is told in a warning, and no matter here.
+    pytest.mark.filterwarnings("ignore::secateur.errors.TargetNotReachedWarning"),
 ]
 
 TIME, SPACE, VOLUME = (6, 8), (6, 6, 8), (4, 4, 4, 8)

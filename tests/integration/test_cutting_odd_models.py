@@ -13,6 +13,8 @@ from secateur.keras.variables import writable_copy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    # What stays whole on purpose is told in a warning, and no matter here.
+    pytest.mark.filterwarnings("ignore::secateur.errors.TargetNotReachedWarning"),
 ]
 
 

@@ -179,7 +179,7 @@ def plan_cut(
     known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     cuts = choose(smaller.groups, scores, target, choice, known)
     if auto is not None:
-        batch = _samples(smaller.description, batches, batch_size)[0]
+        batch = _samples(smaller.description, batches, batch_size, batch_size)[0]
         parts = (smaller.description, smaller.units, smaller.groups)
         cuts = auto.widen(*parts, cuts, scores, batch, keep is not None, progress)
     plan = replace(plan, groups=cuts, walls=smaller.description.walls)
@@ -395,9 +395,12 @@ def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate])
 
 
 def _samples(
-    description: Description, batches: Any, num_random: int = _RANDOM_SAMPLES
+    description: Description,
+    batches: Any,
+    num_random: int = _RANDOM_SAMPLES,
+    num_given: int = _PROOF_SAMPLES,
 ) -> tuple[Any, str]:
     if batches is None:
         return random_samples(description, num_random), "random"
     batch = next(iter(itertools.islice(batches, 1)))
-    return tree.map_structure(lambda x: x[:_PROOF_SAMPLES], batch), "given"
+    return tree.map_structure(lambda x: x[:num_given], batch), "given"
