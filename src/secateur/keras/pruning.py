@@ -125,9 +125,9 @@ def prune(
     Args:
         model: A built model: Sequential, functional or subclassed. A subclassed model comes back as a
             functional model of the same layers (unless `inplace`).
-        sparsity: Fraction of zeros over the chosen weights, 0 to 1: exactly `round(sparsity * size)` go.
-            Or a mapping of layer name, weight name or pattern to the fraction for each of its weights;
-            what it does not name is left.
+        sparsity: Fraction of zeros, 0 to 1: exactly `round(sparsity * size)` go, of all chosen weights
+            or of each group of `scope`. Or a mapping of layer name, weight name or pattern to the
+            fraction for each of its weights; what it does not name is left.
         threshold: Weights with a saliency strictly below go.
         count: Exactly this many weights (or blocks) go, of each group of `scope`.
         criterion: Without data "magnitude" (default), "random", "path" (for models that are one chain
