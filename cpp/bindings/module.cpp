@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, module) {
   secateur::bindings::bind_select(module);
   secateur::bindings::bind_sparse(module);
   secateur::bindings::bind_packing(module);
+  secateur::bindings::bind_codec(module);
 }

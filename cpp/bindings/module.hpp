@@ -12,5 +12,6 @@ void bind_saliency(pybind11::module_& module);
 void bind_select(pybind11::module_& module);
 void bind_sparse(pybind11::module_& module);
 void bind_packing(pybind11::module_& module);
+void bind_codec(pybind11::module_& module);
 
 }  // namespace secateur::bindings

@@ -10,6 +10,8 @@
 #include <string>
 #include <type_traits>
 
+#include "secateur/packing.hpp"
+
 namespace secateur::bindings::packed {
 
 inline void require(bool condition, const std::string& message) {
@@ -64,18 +66,32 @@ inline void* raw_output(pybind11::array& array, std::size_t size, std::size_t by
   return array.mutable_data();
 }
 
-// The table of running totals per chunk; `total` is its last entry. Checked here, because kernels
-// compute addresses from it.
-inline const std::uint64_t* offsets(const pybind11::array& array, std::size_t chunks,
-                                    std::size_t chunk_size, std::size_t total) {
+// The table of running totals per chunk. Checked here, because kernels compute addresses from it.
+inline const std::uint64_t* running_totals(const pybind11::array& array, std::size_t chunks,
+                                           std::size_t chunk_size) {
   const auto* table = input<std::uint64_t>(array, chunks + 1, "offsets");
-  bool good = table[0] == 0 && table[chunks] == total;
+  bool good = table[0] == 0;
   for (std::size_t c = 0; c < chunks; ++c) {
     good &= table[c] <= table[c + 1] && table[c + 1] - table[c] <= chunk_size;
   }
   require(good, "offsets must start at 0, end at the number of values and grow by at most " +
                     std::to_string(chunk_size) + " a chunk");
   return table;
+}
+
+// `total` is its last entry.
+inline const std::uint64_t* offsets(const pybind11::array& array, std::size_t chunks,
+                                    std::size_t chunk_size, std::size_t total) {
+  const auto* table = running_totals(array, chunks, chunk_size);
+  require(table[chunks] == total, "offsets must end at the number of values, " +
+                                      std::to_string(total) + ", got " +
+                                      std::to_string(table[chunks]));
+  return table;
+}
+
+inline MatrixShape matrix_shape(std::size_t cols, const pybind11::array& indptr) {
+  require(indptr.size() > 0, "indptr must have rows + 1 elements");
+  return {static_cast<std::size_t>(indptr.size()) - 1, cols};
 }
 
 }  // namespace secateur::bindings::packed

@@ -79,15 +79,10 @@ bool unpack_csr16(const py::array& offsets, const py::array& positions, const py
   return csr16_unpack(table, places, items, size, dense);
 }
 
-MatrixShape to_shape(std::size_t cols, const py::array& indptr) {
-  require(indptr.size() > 0, "indptr must have rows + 1 elements");
-  return {static_cast<std::size_t>(indptr.size()) - 1, cols};
-}
-
 template <class Index>
 void index_bitmask(const py::array& bits, const py::array& offsets, std::size_t cols,
                    py::array& indices, py::array& indptr) {
-  const MatrixShape shape = to_shape(cols, indptr);
+  const MatrixShape shape = packed::matrix_shape(cols, indptr);
   const std::size_t size = shape.rows * cols;
   const auto count = static_cast<std::size_t>(indices.size());
   const auto* mask = packed::input<std::uint8_t>(bits, mask_bytes(size), "bits");
@@ -101,7 +96,7 @@ void index_bitmask(const py::array& bits, const py::array& offsets, std::size_t 
 template <class Index>
 bool index_csr16(const py::array& offsets, const py::array& positions, std::size_t cols,
                  py::array& indices, py::array& indptr) {
-  const MatrixShape shape = to_shape(cols, indptr);
+  const MatrixShape shape = packed::matrix_shape(cols, indptr);
   const auto count = static_cast<std::size_t>(indices.size());
   const auto* table = to_offsets(offsets, shape.rows * cols, count);
   const auto* places = packed::input<std::uint16_t>(positions, count, "positions");

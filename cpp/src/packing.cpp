@@ -9,26 +9,8 @@
 namespace secateur {
 namespace {
 
-const std::byte* at(const void* base, std::size_t index, std::size_t item_size) {
-  return static_cast<const std::byte*>(base) + index * item_size;
-}
-
-std::byte* at(void* base, std::size_t index, std::size_t item_size) {
-  return static_cast<std::byte*>(base) + index * item_size;
-}
-
-constexpr std::size_t num_words(std::size_t size) { return (size + 63) / 64; }
-constexpr std::size_t num_bytes(std::size_t size) { return (size + 7) / 8; }
-
 std::size_t chunk_nonzeros(const std::uint64_t* offsets, std::size_t chunk) {
   return static_cast<std::size_t>(offsets[chunk + 1] - offsets[chunk]);
-}
-
-// counts[c + 1] of chunk c become running totals.
-std::uint64_t accumulate(std::uint64_t* counts, std::size_t chunks) {
-  counts[0] = 0;
-  for (std::size_t c = 0; c < chunks; ++c) counts[c + 1] += counts[c];
-  return counts[chunks];
 }
 
 // A copy, since the bytes of a mask may be neither aligned nor a whole number of words.
@@ -56,11 +38,82 @@ bool positions_to_words(const std::uint16_t* positions, std::size_t count, std::
   return good;
 }
 
-template <class Index>
-void close_indptr(MatrixShape shape, std::uint64_t num_nonzeros, Index* indptr) {
-  // Chunks write the start of each row they hold; without columns there are no chunks.
-  if (shape.cols == 0) std::memset(indptr, 0, shape.rows * sizeof(Index));
-  indptr[shape.rows] = static_cast<Index>(num_nonzeros);
+// Where a chunk's bits come from; false if they are not sound.
+struct BitMask {
+  const std::uint8_t* bits;
+  bool operator()(Place place, std::size_t /*count*/, std::uint64_t* words) const {
+    load_words(bits, place, words);
+    return true;
+  }
+};
+
+struct Positions16 {
+  const std::uint16_t* positions;
+  bool operator()(Place place, std::size_t count, std::uint64_t* words) const {
+    return positions_to_words(positions + place.offset, count, place.size, words);
+  }
+};
+
+// Squeezes every chunk and hands its bits on: use(words, place, count).
+template <class Use>
+void pack_chunks(Items items, const std::uint64_t* offsets, void* values, const Use& use) {
+  const ChunkKernels kernels = chunk_kernels(items.item_size);
+  for_each_run(packing_chunks(items.size), Walk::forwards, [&](std::size_t c) {
+    const Place place = chunk_place(c, items.size, offsets);
+    const std::size_t count = chunk_nonzeros(offsets, c);
+    Words words;
+    kernels.compress(at(items.data, place.begin, items.item_size), place.size, Zero::by_bits,
+                     at(values, place.offset, items.item_size), count, words.data());
+    use(words.data(), place, count);
+  });
+}
+
+// The other way: takes every chunk's bits from `read` and hands them on, if they are sound.
+template <class Read, class Use>
+bool unpack_chunks(const std::uint64_t* offsets, std::size_t size, const Read& read,
+                   const Use& use) {
+  std::atomic<bool> good{true};
+  for_each_run(packing_chunks(size), Walk::forwards, [&](std::size_t c) {
+    const Place place = chunk_place(c, size, offsets);
+    const std::size_t count = chunk_nonzeros(offsets, c);
+    Words words;
+    if (read(place, count, words.data())) {
+      use(words.data(), place, count);
+    } else {
+      good = false;
+    }
+  });
+  return good;
+}
+
+// Spreads the values of a chunk over its place in the array.
+class ToItems {
+ public:
+  ToItems(Items values, void* out)
+      : values_(values), out_(out), kernels_(chunk_kernels(values.item_size)) {}
+
+  void operator()(const std::uint64_t* words, Place place, std::size_t count) const {
+    kernels_.expand(words, place.size, at(values_.data, place.offset, values_.item_size), count,
+                    at(out_, place.begin, values_.item_size));
+  }
+
+ private:
+  Items values_;
+  void* out_;
+  ChunkKernels kernels_;
+};
+
+template <class Read, class Index>
+bool index_chunks(const std::uint64_t* offsets, const Read& read, MatrixShape shape, Index* indices,
+                  Index* indptr) {
+  const IndexKernels kernels = index_kernels();
+  const std::size_t size = shape.rows * shape.cols;
+  const bool good = unpack_chunks(
+      offsets, size, read, [&](const std::uint64_t* words, Place place, std::size_t count) {
+        chunk_to_csr(kernels, words, place, count, shape, indices, indptr);
+      });
+  close_indptr(shape, offsets[packing_chunks(size)], indptr);
+  return good;
 }
 
 }  // namespace
@@ -77,14 +130,8 @@ std::uint64_t nonzero_offsets(Items items, Zero zero, std::uint64_t* offsets) {
 }
 
 void bitmask_pack(Items items, const std::uint64_t* offsets, std::uint8_t* bits, void* values) {
-  const ChunkKernels kernels = chunk_kernels(items.item_size);
-  for_each_run(packing_chunks(items.size), Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, items.size, offsets);
-    Words words;
-    kernels.compress(at(items.data, place.begin, items.item_size), place.size, Zero::by_bits,
-                     at(values, place.offset, items.item_size), chunk_nonzeros(offsets, c),
-                     words.data());
-    std::memcpy(bits + place.begin / 8, words.data(), num_bytes(place.size));
+  pack_chunks(items, offsets, values, [&](const std::uint64_t* words, Place place, std::size_t) {
+    std::memcpy(bits + place.begin / 8, words, num_bytes(place.size));
   });
 }
 
@@ -104,81 +151,32 @@ bool bitmask_offsets(const std::uint8_t* bits, std::size_t size, std::uint64_t* 
 
 void bitmask_unpack(const std::uint8_t* bits, const std::uint64_t* offsets, Items values,
                     std::size_t size, void* out) {
-  const ChunkKernels kernels = chunk_kernels(values.item_size);
-  for_each_run(packing_chunks(size), Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, size, offsets);
-    Words words;
-    load_words(bits, place, words.data());
-    kernels.expand(words.data(), place.size, at(values.data, place.offset, values.item_size),
-                   chunk_nonzeros(offsets, c), at(out, place.begin, values.item_size));
-  });
+  unpack_chunks(offsets, size, BitMask{bits}, ToItems(values, out));
 }
 
 void csr16_pack(Items items, const std::uint64_t* offsets, std::uint16_t* positions, void* values) {
-  const ChunkKernels kernels = chunk_kernels(items.item_size);
   const IndexKernels indices = index_kernels();
-  for_each_run(packing_chunks(items.size), Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, items.size, offsets);
-    const std::size_t count = chunk_nonzeros(offsets, c);
-    Words words;
-    kernels.compress(at(items.data, place.begin, items.item_size), place.size, Zero::by_bits,
-                     at(values, place.offset, items.item_size), count, words.data());
-    indices.positions16(words.data(), place.size, positions + place.offset, count);
-  });
+  pack_chunks(items, offsets, values,
+              [&](const std::uint64_t* words, Place place, std::size_t count) {
+                indices.positions16(words, place.size, positions + place.offset, count);
+              });
 }
 
 bool csr16_unpack(const std::uint64_t* offsets, const std::uint16_t* positions, Items values,
                   std::size_t size, void* out) {
-  const ChunkKernels kernels = chunk_kernels(values.item_size);
-  std::atomic<bool> good{true};
-  for_each_run(packing_chunks(size), Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, size, offsets);
-    const std::size_t count = chunk_nonzeros(offsets, c);
-    Words words;
-    if (!positions_to_words(positions + place.offset, count, place.size, words.data())) {
-      good = false;
-      return;
-    }
-    kernels.expand(words.data(), place.size, at(values.data, place.offset, values.item_size), count,
-                   at(out, place.begin, values.item_size));
-  });
-  return good;
+  return unpack_chunks(offsets, size, Positions16{positions}, ToItems(values, out));
 }
 
 template <class Index>
 void bitmask_to_csr(const std::uint8_t* bits, const std::uint64_t* offsets, MatrixShape shape,
                     Index* indices, Index* indptr) {
-  const IndexKernels kernels = index_kernels();
-  const std::size_t size = shape.rows * shape.cols;
-  const std::size_t chunks = packing_chunks(size);
-  for_each_run(chunks, Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, size, offsets);
-    Words words;
-    load_words(bits, place, words.data());
-    chunk_to_csr(kernels, words.data(), place, chunk_nonzeros(offsets, c), shape, indices, indptr);
-  });
-  close_indptr(shape, offsets[chunks], indptr);
+  index_chunks(offsets, BitMask{bits}, shape, indices, indptr);
 }
 
 template <class Index>
 bool csr16_to_csr(const std::uint64_t* offsets, const std::uint16_t* positions, MatrixShape shape,
                   Index* indices, Index* indptr) {
-  const IndexKernels kernels = index_kernels();
-  const std::size_t size = shape.rows * shape.cols;
-  const std::size_t chunks = packing_chunks(size);
-  std::atomic<bool> good{true};
-  for_each_run(chunks, Walk::forwards, [&](std::size_t c) {
-    const Place place = chunk_place(c, size, offsets);
-    const std::size_t count = chunk_nonzeros(offsets, c);
-    Words words;
-    if (!positions_to_words(positions + place.offset, count, place.size, words.data())) {
-      good = false;
-      return;
-    }
-    chunk_to_csr(kernels, words.data(), place, count, shape, indices, indptr);
-  });
-  close_indptr(shape, offsets[chunks], indptr);
-  return good;
+  return index_chunks(offsets, Positions16{positions}, shape, indices, indptr);
 }
 
 template void bitmask_to_csr(const std::uint8_t*, const std::uint64_t*, MatrixShape, std::int32_t*,

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "secateur/packing.hpp"
 #include "secateur/threads.hpp"
@@ -41,12 +42,16 @@ struct ChunkKernels {
   // Reads at most `num_values` values.
   void (*expand)(const std::uint64_t* words, std::size_t size, const void* values,
                  std::size_t num_values, void* out);
-  // compress by value and columns32 (see below) in one.
-  void (*compress_to_csr32)(const void* items, std::size_t size, CsrChunk to, std::uint64_t* words);
 };
 
 // item_size: 1, 2, 4 or 8.
 ChunkKernels chunk_kernels(std::size_t item_size);
+
+// compress by value and columns32 (see below) in one.
+using CompressToCsr32 = void (*)(const void* items, std::size_t size, CsrChunk to,
+                                 std::uint64_t* words);
+
+CompressToCsr32 csr32_kernel(std::size_t item_size);
 
 struct IndexKernels {
   std::size_t (*count_bits)(const std::uint64_t* words, std::size_t num_words);
@@ -112,6 +117,31 @@ void chunk_to_csr(const IndexKernels& kernels, const std::uint64_t* words, Place
     kernels.columns64(words, place.size, first_col, shape.cols, out, num_nonzeros);
   }
   chunk_row_starts(kernels, words, place, shape.cols, indptr);
+}
+
+// Chunks write the start of each row they hold; without columns there are no chunks.
+template <class Index>
+void close_indptr(MatrixShape shape, std::uint64_t num_nonzeros, Index* indptr) {
+  if (shape.cols == 0) std::memset(indptr, 0, shape.rows * sizeof(Index));
+  indptr[shape.rows] = static_cast<Index>(num_nonzeros);
+}
+
+constexpr std::size_t num_words(std::size_t size) { return (size + 63) / 64; }
+constexpr std::size_t num_bytes(std::size_t size) { return (size + 7) / 8; }
+
+inline const std::byte* at(const void* base, std::size_t index, std::size_t item_size) {
+  return static_cast<const std::byte*>(base) + index * item_size;
+}
+
+inline std::byte* at(void* base, std::size_t index, std::size_t item_size) {
+  return static_cast<std::byte*>(base) + index * item_size;
+}
+
+// counts[c + 1] of chunk c become running totals.
+inline std::uint64_t accumulate(std::uint64_t* counts, std::size_t chunks) {
+  counts[0] = 0;
+  for (std::size_t c = 0; c < chunks; ++c) counts[c + 1] += counts[c];
+  return counts[chunks];
 }
 
 }  // namespace secateur

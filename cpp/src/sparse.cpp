@@ -76,6 +76,7 @@ class Filler {
       : dense_(dense),
         out_(out),
         kernels_(chunk_kernels(dense.item_size)),
+        csr32_(csr32_kernel(dense.item_size)),
         index_(index_kernels()) {}
 
   std::size_t chunk_size(std::size_t c) const {
@@ -96,7 +97,7 @@ class Filler {
     Words words;
     if constexpr (sizeof(Index) == 4) {
       const CsrChunk to{values, out_.indices + first, room, place.begin % cols, cols};
-      kernels_.compress_to_csr32(items(c), place.size, to, words.data());
+      csr32_(items(c), place.size, to, words.data());
     } else {
       kernels_.compress(items(c), place.size, Zero::by_value, values, room, words.data());
       index_.columns64(words.data(), place.size, place.begin % cols, cols, out_.indices + first,
@@ -105,16 +106,15 @@ class Filler {
     chunk_row_starts(index_, words.data(), place, cols, out_.indptr);
   }
 
-  // Chunks write the start of each row they hold; without columns there are no chunks.
   void close(std::uint64_t num_nonzeros) const {
-    if (dense_.shape.cols == 0) std::memset(out_.indptr, 0, dense_.shape.rows * sizeof(Index));
-    out_.indptr[dense_.shape.rows] = static_cast<Index>(num_nonzeros);
+    close_indptr(dense_.shape, num_nonzeros, out_.indptr);
   }
 
  private:
   Dense dense_;
   CsrOut<Index> out_;
   ChunkKernels kernels_;
+  CompressToCsr32 csr32_;
   IndexKernels index_;
 };
 

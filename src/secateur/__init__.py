@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from secateur import schedules
     from secateur._kernels.native.runtime import num_threads, set_num_threads
+    from secateur.compression import (
+        Distillation,
+        FineTuning,
+        Latency,
+        Macs,
+        Parameters,
+        Size,
+        Sparsity,
+        compress,
+    )
     from secateur.criteria import saliency
     from secateur.cut_plan import CutPlan
     from secateur.files import load, save
@@ -30,17 +41,26 @@ if TYPE_CHECKING:
     from secateur.paths import path_strength
     from secateur.patterns import NM, Block, Unstructured, parse_pattern
     from secateur.pruning import prune_arrays
+    from secateur.searching import search
     from secateur.selection import select
     from secateur.sparse import to_dense, to_sparse
     from secateur.storage import load_arrays
 
 _HOMES = {
     "CutPlan": "cut_plan",
+    "Distillation": "compression",
+    "FineTuning": "compression",
+    "Latency": "compression",
+    "Macs": "compression",
     "NM": "patterns",
+    "Parameters": "compression",
     "Pruning": "keras",
+    "Size": "compression",
+    "Sparsity": "compression",
     "Block": "patterns",
     "Unstructured": "patterns",
     "bind_plan": "keras",
+    "compress": "compression",
     "cut": "keras",
     "enforce_zeros": "keras",
     "keep_zeros": "keras",
@@ -57,6 +77,7 @@ _HOMES = {
     "release_zeros": "keras",
     "saliency": "criteria",
     "save": "files",
+    "search": "searching",
     "select": "selection",
     "set_num_threads": "_kernels.native.runtime",
     "to_dense": "sparse",
@@ -67,9 +88,17 @@ __all__ = [
     "NM",
     "Block",
     "CutPlan",
+    "Distillation",
+    "FineTuning",
+    "Latency",
+    "Macs",
+    "Parameters",
     "Pruning",
+    "Size",
+    "Sparsity",
     "Unstructured",
     "bind_plan",
+    "compress",
     "cut",
     "enforce_zeros",
     "keep_zeros",
@@ -86,6 +115,8 @@ __all__ = [
     "release_zeros",
     "saliency",
     "save",
+    "schedules",
+    "search",
     "select",
     "set_num_threads",
     "to_dense",

@@ -104,6 +104,34 @@ def csr16_to_csr64(
     indices: NDArray[Any],
     indptr: NDArray[Any],
 ) -> bool: ...
+
+# codec: numbers: 0 unsigned integers, 1 signed integers, 2 floats. Results are CodecFault: 0 is none.
+def codec_encode(array: NDArray[Any], numbers: int) -> NDArray[np.uint8]: ...
+def codec_least_bytes(size: int) -> int: ...
+def codec_offsets(
+    coded: NDArray[Any], size: int, item_size: int, numbers: int, offsets: NDArray[Any]
+) -> int: ...
+def codec_decode(
+    coded: NDArray[Any], numbers: int, offsets: NDArray[Any], out: NDArray[Any]
+) -> int: ...
+def codec_to_csr32(
+    coded: NDArray[Any],
+    numbers: int,
+    offsets: NDArray[Any],
+    cols: int,
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> int: ...
+def codec_to_csr64(
+    coded: NDArray[Any],
+    numbers: int,
+    offsets: NDArray[Any],
+    cols: int,
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+) -> int: ...
 def dense_to_csr32(
     matrix: NDArray[Any],
     offsets: NDArray[Any],

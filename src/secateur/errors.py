@@ -71,6 +71,10 @@ class CalibrationWarning(SecateurWarning):
     """Calibration data is thin, or was not read to its end; the message says how far."""
 
 
+class DataOverlapWarning(SecateurWarning):
+    """Held-out data is not held out: some of it occurs in the training data."""
+
+
 def warn_calibration(message: str) -> None:
     """Warn that calibration data is thin, in the caller's caller's name."""
     warnings.warn(message, CalibrationWarning, stacklevel=3)

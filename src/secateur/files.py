@@ -11,13 +11,19 @@ from typing import Any
 
 from secateur.errors import MissingDependencyError
 from secateur.pruning import Pruned
-from secateur.storage import load_arrays, read_header, save_arrays
+from secateur.storage import Header, Profile, ShortFloat, load_arrays, read_header, save_arrays
 
 _KERAS_CONFIG = "keras_config"
 _KEPT_ZEROS = "kept_zeros"
 
 
-def save(path: str | os.PathLike[str], what: Any) -> None:
+def save(
+    path: str | os.PathLike[str],
+    what: Any,
+    *,
+    profile: Profile = "fast",
+    values: ShortFloat | None = None,
+) -> Header:
     """Write a model or arrays into one safetensors file, each tensor in its smallest encoding.
 
     The file is written under a temporary name, synced and renamed: a crash leaves the old file or the
@@ -27,32 +33,44 @@ def save(path: str | os.PathLike[str], what: Any) -> None:
         path: Where to; `.safetensors` is the customary suffix.
         what: The result of `prune` or `prune_arrays`, a Keras model, or a mapping or list of arrays
             (NumPy, or SciPy sparse) of any dtype NumPy's floats, bfloat16, integers or booleans have.
+        profile: "fast" stores parts that are read as they stand; "small" entropy-codes them, for
+            files near the limit of what a lossless one can take. `load` reads either.
+        values: Lossy, so never by default: "float16" or "bfloat16" rounds float32 and float64
+            weights of two axes or more. They load with the dtype they had. Needs profile="small".
+
+    Returns:
+        What is in the file: of each tensor its encoding, bits per weight, and what rounding cost
+        (`.tensors[i].rounding`), which the file also keeps.
 
     Raises:
         ArgumentTypeError: Something else.
+        InvalidArgumentError: An unknown profile, or weights too large for `values`.
         UnsupportedModelError: The model's configuration cannot be written down; it says which layer.
         OSError: The file cannot be written.
 
     Example:
         >>> import numpy as np
         >>> path = getfixture("tmp_path") / "arrays.safetensors"
-        >>> save(path, {"w": np.array([0, 0, 1.5], np.float32)})
+        >>> _ = save(path, {"w": np.array([0, 0, 1.5], np.float32)})
         >>> load(path)
         {'w': array([0. , 0. , 1.5], dtype=float32)}
+        >>> weights = np.where(np.arange(90_000) % 9 == 0, 1 / 3, 0).astype(np.float32)
+        >>> (info,) = save(path, [weights.reshape(300, 300)], profile="small", values="float16").tensors
+        >>> info.bits_per_weight < 1, info.rounding.max_relative_error < 5e-4
+        (True, True)
     """
     if isinstance(what, Pruned):
         what = what.weights
     if isinstance(what, (list, tuple)):
         what = {str(index): array for index, array in enumerate(what)}
     if isinstance(what, Mapping):
-        save_arrays(path, {str(name): array for name, array in what.items()})
-        return
+        arrays = {str(name): array for name, array in what.items()}
+        return save_arrays(path, arrays, profile=profile, values=values)
     model = getattr(what, "model", what)
     config, arrays = _keras_files().model_to_file_parts(model)
     kept = _keras_files().kept_names(model)
-    save_arrays(
-        path, arrays, metadata={_KERAS_CONFIG: config, **({_KEPT_ZEROS: kept} if kept else {})}
-    )
+    metadata = {_KERAS_CONFIG: config, **({_KEPT_ZEROS: kept} if kept else {})}
+    return save_arrays(path, arrays, metadata=metadata, profile=profile, values=values)
 
 
 def load(

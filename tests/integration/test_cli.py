@@ -89,6 +89,57 @@ class TestInThisProcess:
         data = json.loads(text[text.index("\n{") :])
         assert data["weights"][0]["encoding"] in ("bitmask", "csr16")
 
+    def test_the_small_profile(self, model_file, tmp_path, capsys):
+        from secateur.cli import main
+
+        fast, small, short = (tmp_path / name for name in ("fast", "small", "short"))
+        assert main(["prune", str(model_file), "-s", "0.5", "-o", str(fast)]) == 0
+        assert main(["pack", str(fast), "-o", str(small), "--profile", "small"]) == 0
+        assert small.stat().st_size < fast.stat().st_size
+        capsys.readouterr()
+        arguments = ["--profile", "small", "--values", "bfloat16"]
+        assert main(["pack", str(small), "-o", str(short), *arguments]) == 0
+        assert short.stat().st_size < small.stat().st_size
+        assert "hidden/kernel: rounded to bfloat16: relative error at most" in (
+            capsys.readouterr().out
+        )
+        assert main(["inspect", str(short), "--json"]) == 0
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["weights"]}
+        assert rows["hidden/kernel"]["encoding"] == "coded"
+        assert 0 < rows["hidden/kernel"]["bits_per_weight"] < 10
+        assert rows["hidden/kernel"]["rounding"]["values"] == "bfloat16"
+        assert rows["hidden/bias"]["rounding"] is None
+        assert main(["inspect", str(short)]) == 0
+        line = next(line for line in capsys.readouterr().out.split("\n") if "hidden/kernel" in line)
+        assert f"coded, bfloat16, {rows['hidden/kernel']['bits_per_weight']:.2f}" in line
+
+    def test_pruning_into_a_small_file(self, model_file, tmp_path, capsys):
+        from secateur.cli import main
+
+        out = tmp_path / "x"
+        arguments = ["-s", "0.9", "--profile", "small", "--values", "float16", "--json"]
+        assert main(["prune", str(model_file), "-o", str(out), *arguments]) == 0
+        rounding = json.loads(capsys.readouterr().out)["rounding"]
+        assert set(rounding) == {"hidden/kernel", "out/kernel"}
+        assert sc.load(out).layers[0].kernel.dtype == "float32"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["-o", "x.keras", "--profile", "small"], "name the output .safetensors"),
+            (["-o", "x", "--values", "float16"], "needs profile='small'"),
+        ],
+    )
+    def test_what_a_file_cannot_be_is_said_first(
+        self, arguments, message, model_file, tmp_path, capsys, monkeypatch
+    ):
+        from secateur.cli import main
+
+        monkeypatch.chdir(tmp_path)
+        assert main(["prune", str(model_file), "-s", "0.5", *arguments]) == 1
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
     @pytest.mark.parametrize(
         "arguments",
         [["-s", "lots"], ["-s", "=0.5"], ["-s", "1.5"], ["-s", "0.5", "--criterion", "magic"]]

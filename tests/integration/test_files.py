@@ -109,3 +109,31 @@ def test_flipped_bits_are_refused(result, tmp_path):
         with pytest.raises(FileFormatError):
             sc.load(path)
         data[position] ^= bit
+
+
+@pytest.mark.parametrize("values", [None, "float16", "bfloat16"])
+def test_a_small_file_is_smaller_and_loads_as_the_same_model(result, tmp_path, values):
+    fast = sc.save(tmp_path / "fast", result)
+    small = sc.save(tmp_path / "small", result, profile="small", values=values)
+    assert sum(i.stored_bytes for i in small.tensors) < sum(i.stored_bytes for i in fast.tensors)
+    loaded = sc.load(tmp_path / "small")
+    x = np.random.default_rng(0).random((4, 8, 8, 3))
+    expected = result.model.predict(x, verbose=0)
+    if values is None:
+        assert_same_weights(loaded, result.model)
+        np.testing.assert_array_equal(loaded.predict(x, verbose=0), expected)
+        assert not any(info.rounding for info in small.tensors)
+        return
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=0.1, atol=0.01)
+    rounded = {info.name for info in small.tensors if info.rounding}
+    assert rounded == {info.name for info in small.tensors if len(info.shape) >= 2}
+    for info in small.tensors:
+        assert info.rounding is None or 0 < info.rounding.max_relative_error < 2**-8
+
+
+def test_pruned_arrays_in_a_small_file(tmp_path):
+    pruned = sc.prune_arrays({"a": np.random.default_rng(0).normal(size=(99, 90))}, sparsity=0.5)
+    header = sc.save(tmp_path / "x", pruned, profile="small")
+    assert header.tensors[0].encoding == "coded"
+    np.testing.assert_array_equal(sc.load(tmp_path / "x")["a"], pruned.weights["a"])
+    assert scipy.sparse.issparse(sc.load_arrays(tmp_path / "x")["a"])

@@ -88,6 +88,19 @@ def content(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def small_content(folder: Path) -> bytes:
+    path = folder / "good small"
+    header = save_arrays(path, make_arrays(), metadata={"config": "{}"}, profile="small")
+    assert [info.encoding for info in header.tensors] == ["coded", "coded", "dense", "dense"]
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module", params=["fast", "small"])
+def any_content(request: pytest.FixtureRequest, content: bytes, small_content: bytes) -> bytes:
+    return content if request.param == "fast" else small_content
+
+
 def load(path: Path, content: bytes) -> dict[str, Any] | None:
     """The arrays, or None where the file was refused. Any other error fails the test."""
     path.write_bytes(content)
@@ -109,22 +122,22 @@ def same_as_saved(loaded: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_every_single_flipped_bit_is_found(folder: Path, content: bytes, bit: int) -> None:
-    damaged = bytearray(content)
-    for place in range(len(content)):
+def test_every_single_flipped_bit_is_found(folder: Path, any_content: bytes, bit: int) -> None:
+    damaged = bytearray(any_content)
+    for place in range(len(any_content)):
         damaged[place] ^= 1 << bit
         assert load(folder / "flipped", bytes(damaged)) is None, (place, bit)
         damaged[place] ^= 1 << bit
 
 
-def test_every_truncation_is_found(folder: Path, content: bytes) -> None:
-    for length in range(len(content)):
-        assert load(folder / "cut", content[:length]) is None, length
+def test_every_truncation_is_found(folder: Path, any_content: bytes) -> None:
+    for length in range(len(any_content)):
+        assert load(folder / "cut", any_content[:length]) is None, length
 
 
-def test_anything_after_the_end_is_found(folder: Path, content: bytes) -> None:
-    for tail in (b"\0", b" ", b"\0" * 8, content):
-        assert load(folder / "long", content + tail) is None
+def test_anything_after_the_end_is_found(folder: Path, any_content: bytes) -> None:
+    for tail in (b"\0", b" ", b"\0" * 8, any_content):
+        assert load(folder / "long", any_content + tail) is None
 
 
 # ---- Mutations ----
@@ -153,7 +166,7 @@ def splice(rng: random.Random, content: bytes) -> bytes:
 
 HOSTILE: list[Any] = [
     *(-1, 0, 1, 2, 3, 7, 65536, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64, 10**30),
-    *(True, False, None, "", "F32", "float32", "dense", "bitmask", "csr16", "é", "\ud800"),
+    *(True, False, None, "", "F32", "float32", "dense", "bitmask", "csr16", "coded", "é", "\ud800"),
     *("a" * 300, 1.5, 1e300, float("nan"), float("inf"), [], {}, [[]], [0], [0, 0], [-1]),
     *([2**62, 4], [1] * 70, {"a": 1}, {"name": "b", "checksum": "00000000"}, [2**40, 0]),
     *([0, 2**40], [3000], [60, 50]),
@@ -253,12 +266,12 @@ MUTATORS = [flip_bits, splice, edit_manifest, edit_container, edit_both, edit_da
 
 @pytest.mark.parametrize("mutate", MUTATORS, ids=lambda mutate: mutate.__name__)
 def test_mutated_files_are_refused_or_harmless(
-    folder: Path, content: bytes, mutate: Callable[[random.Random, bytes], bytes]
+    folder: Path, any_content: bytes, mutate: Callable[[random.Random, bytes], bytes]
 ) -> None:
     rng = random.Random(mutate.__name__)
     refused = 0
     for step in range(1000):
-        mutated = mutate(rng, content)
+        mutated = mutate(rng, any_content)
         watch = step % 20 == 0
         if watch:
             tracemalloc.start()
@@ -271,7 +284,7 @@ def test_mutated_files_are_refused_or_harmless(
         if loaded is None:
             refused += 1
         elif mutate in (flip_bits, splice):
-            assert mutated == content or same_as_saved(loaded)
+            assert mutated == any_content or same_as_saved(loaded)
     assert refused > 200
 
 
@@ -281,11 +294,11 @@ EDITS = st.tuples(st.integers(0, 2**16), st.binary(max_size=9))
 @given(edits=st.lists(EDITS, min_size=1, max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_overwritten_bytes_are_refused(
-    folder: Path, content: bytes, edits: list[tuple[int, bytes]]
+    folder: Path, any_content: bytes, edits: list[tuple[int, bytes]]
 ) -> None:
-    mutated = bytearray(content)
+    mutated = bytearray(any_content)
     for place, piece in edits:
-        begin = place % len(content)
+        begin = place % len(any_content)
         mutated[begin : begin + len(piece)] = piece
     loaded = load(folder / "overwritten", bytes(mutated))
     assert loaded is None or same_as_saved(loaded)
@@ -314,7 +327,10 @@ def first_tensor(key: str, value: Any) -> Callable[[Raw], Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.manifest.update(version=2), "written by a newer one"),
+        (lambda raw: raw.manifest.update(version=3), "written by a newer one"),
+        (lambda raw: raw.manifest.update(version=2), "ill described"),
+        (first_tensor("rounding", None), "ill described"),
+        (first_tensor("encoding", "coded"), "unknown encoding"),
         (lambda raw: raw.manifest.update(version=0), "not a number"),
         (lambda raw: raw.manifest.update(version=True), "not a number"),
         (lambda raw: raw.manifest.update(format="other"), "not one of ours"),
@@ -439,3 +455,90 @@ def test_too_little_memory_is_an_error_of_the_file(
 
     monkeypatch.setattr(packing, "csr16_to_csr", no_memory)
     assert "declares 12,000 bytes" in refused(folder, content)
+
+
+# ---- What a hostile coded tensor may say ----
+
+
+def coded_data(raw: Raw) -> slice:
+    return slice(*raw.header['a/é"\\:coded']["data_offsets"])
+
+
+def rounded(**changes: Any) -> Callable[[Raw], Any]:
+    cost = {
+        "values": "float16",
+        "max_relative_error": "0.0004",
+        "rms_relative_error": "0.0002",
+        "num_zeroed": 0,
+    }
+    return first_tensor("rounding", {**cost, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.manifest.update(version=1), "ill described"),
+        (first_tensor("nonzeros", 1), "number of non-zeros"),
+        (first_tensor("shape", [50, 61]), "is damaged"),
+        (first_tensor("shape", [50, 6000000]), "another shape"),
+        (first_tensor("shape", [0, 60]), "no count|stored sparse"),
+        (first_tensor("dtype", "float16"), "damaged"),
+        (first_tensor("encoding", "bitmask"), "parts of its encoding"),
+        (first_tensor("rounding", {}), "does not say how it was rounded"),
+        (first_tensor("rounding", "float16"), "does not say how it was rounded"),
+        (rounded(values="float8"), "does not say how it was rounded"),
+        (rounded(values=["float16"]), "does not say how it was rounded"),
+        (rounded(max_relative_error="-1"), "does not say how it was rounded"),
+        (rounded(max_relative_error="9" * 999), "does not say how it was rounded"),
+        (rounded(rms_relative_error="nan"), "does not say how it was rounded"),
+        (rounded(rms_relative_error=1), "does not say how it was rounded"),
+        (rounded(num_zeroed=-1), "does not say how it was rounded"),
+        (rounded(num_zeroed=3001), "does not say how it was rounded"),
+        (rounded(num_zeroed=True), "does not say how it was rounded"),
+        (rounded(more=1), "does not say how it was rounded"),
+    ],
+)
+def test_forged_coded_tensors_are_refused_with_the_reason(
+    folder: Path, small_content: bytes, change: Callable[[Raw], Any], message: str
+) -> None:
+    text = refused(folder, forged(small_content, change))
+    assert re.search(message, text), text
+
+
+def test_a_sound_word_on_rounding_is_taken(folder: Path, small_content: bytes) -> None:
+    path = folder / "rounded"
+    path.write_bytes(forged(small_content, rounded()))
+    rounding = read_header(path).tensors[0].rounding
+    assert rounding is not None
+    assert (rounding.values, rounding.max_relative_error) == ("float16", 0.0004)
+
+
+def test_every_changed_byte_of_coded_data_is_found_under_a_right_checksum(
+    folder: Path, small_content: bytes
+) -> None:
+    """What is decoded has a checksum of its own, so a stamp on wrong bytes does not help."""
+    raw = take_apart(small_content)
+    where = coded_data(raw)
+    rng = random.Random(0)
+    for place in range(where.start, where.stop):
+        data = bytearray(raw.data)
+        data[place] ^= rng.randrange(1, 256)
+        changed = Raw(raw.header, copy.deepcopy(raw.manifest), bytes(data))
+        stamp_parts(changed)
+        assert load(folder / "changed", put_together(changed)) is None, place
+
+
+def test_coded_booleans_that_are_neither_are_refused(folder: Path) -> None:
+    path = folder / "booleans"
+    numbers = np.zeros(5000, np.uint8)
+    numbers[::9] = 2
+    save_arrays(path, {"w": numbers}, profile="small")
+    hostile = forged(path.read_bytes(), first_tensor("dtype", "bool"))
+    assert "neither 0 nor 1" in refused(folder, hostile)
+
+
+def test_a_small_file_of_very_many_zeros_is_refused_by_max_bytes(folder: Path) -> None:
+    path = folder / "zeros"
+    save_arrays(path, {"w": np.zeros((2000, 1000), np.float16)}, profile="small")
+    assert path.stat().st_size < 1500
+    assert "max_bytes" in refused(folder, path.read_bytes(), max_bytes=MAX_BYTES)

@@ -12,9 +12,16 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from secateur.errors import ArgumentTypeError, FileFormatError, InvalidArgumentError
-from secateur.storage import load_arrays, read_header, save_arrays
+from secateur.storage import (
+    Profile,
+    Rounding,
+    ShortFloat,
+    load_arrays,
+    read_header,
+    save_arrays,
+)
 from secateur.storage.container import DTYPES
-from secateur.storage.encodings import ROLES, encoded_bytes, smallest_encoding
+from secateur.storage.encodings import FAST_ENCODINGS, encoded_bytes, smallest_encoding
 
 SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (64, 65), (300, 251), (2, 3, 5, 7), (1,) * 32]
 
@@ -40,20 +47,26 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:Casting complex")
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-def test_every_dtype_and_shape_comes_back_bit_for_bit(path: Path, dtype: Any) -> None:
+@pytest.mark.parametrize("profile", ["fast", "small"])
+def test_every_dtype_and_shape_comes_back_bit_for_bit(
+    path: Path, dtype: Any, profile: Profile
+) -> None:
     arrays = {
         f"{shape} {density}": make(shape, dtype, density)
         for shape in SHAPES
         for density in (0.0, 0.03, 0.4, 1.0)
     }
-    save_arrays(path, arrays)
+    header = save_arrays(path, arrays, profile=profile)
+    assert header == read_header(path)
+    assert header.version == (1 if profile == "fast" else 2)
     for dense in (True, False):
         loaded = load_arrays(path, dense=dense)
         assert list(loaded) == list(arrays)
         for name, array in arrays.items():
             assert_same(loaded[name], array)
     infos = read_header(path).tensors
-    assert {info.encoding for info in infos} == set(ROLES)
+    expected = FAST_ENCODINGS if profile == "fast" else ("dense", "coded")
+    assert {info.encoding for info in infos} == set(expected)
     for info, array in zip(infos, arrays.values(), strict=True):
         assert (info.shape, info.dtype) == (array.shape, array.dtype)
         raw = array.reshape(-1).view(f"u{array.dtype.itemsize}")
@@ -62,24 +75,27 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(path: Path, dtype: Any) ->
         assert info.stored_bytes <= array.nbytes
 
 
-def test_negative_zeros_and_nan_payloads_survive(path: Path) -> None:
+@pytest.mark.parametrize("profile", ["fast", "small"])
+def test_negative_zeros_and_nan_payloads_survive(path: Path, profile: Profile) -> None:
     bits = np.zeros((100, 100), np.uint32)
     bits[3, :4] = [0x80000000, 0x7FC12345, 0xFF800001, 0x00000001]
     array = bits.view(np.float32)
-    save_arrays(path, {"w": array})
-    assert read_header(path).tensors[0].encoding == "csr16"
+    save_arrays(path, {"w": array}, profile=profile)
+    assert read_header(path).tensors[0].encoding == ("csr16" if profile == "fast" else "coded")
     assert_same(load_arrays(path, dense=True)["w"], array)
     sparse = load_arrays(path)["w"]
     assert sparse.nnz == 4
     assert sparse.data.tobytes() == array[3, :4].tobytes()
 
 
+@pytest.mark.parametrize("profile", ["fast", "small"])
 @pytest.mark.parametrize("density", [0.02, 0.3])
-def test_sparse_matrices_come_as_csr_arrays(path: Path, density: float) -> None:
+def test_sparse_matrices_come_as_csr_arrays(path: Path, density: float, profile: Profile) -> None:
     arrays = {dtype: make((200, 333), dtype, density) for dtype in DTYPES if dtype[0] == "f"}
     arrays["bfloat16"] = make((200, 333), ml_dtypes.bfloat16, density)
     arrays["tensor"] = make((20, 30, 40), np.float32, density)
-    save_arrays(path, arrays)
+    arrays["full"] = make((60, 50), np.float32, 1)
+    save_arrays(path, arrays, profile=profile)
     for name, array in load_arrays(path).items():
         if name in ("float32", "float64"):
             assert isinstance(array, scipy.sparse.csr_array)
@@ -94,11 +110,12 @@ def test_sparse_matrices_come_as_csr_arrays(path: Path, density: float) -> None:
         assert_same(array, arrays[name])
 
 
-def test_what_was_loaded_can_be_saved_again(path: Path) -> None:
+@pytest.mark.parametrize("profile", ["fast", "small"])
+def test_what_was_loaded_can_be_saved_again(path: Path, profile: Profile) -> None:
     arrays = {"sparse": make((200, 333), np.float32, 0.1), "dense": make((9, 9), np.float32, 1)}
-    save_arrays(path, arrays, metadata={"a": "b"})
+    save_arrays(path, arrays, metadata={"a": "b"}, profile=profile)
     first = path.read_bytes()
-    save_arrays(path, load_arrays(path), metadata={"a": "b"})
+    save_arrays(path, load_arrays(path), metadata={"a": "b"}, profile=profile)
     assert path.read_bytes() == first
 
 
@@ -218,12 +235,25 @@ def test_bits_per_weight(path: Path, sparsity: float, limit: float) -> None:
     assert 8 * path.stat().st_size / array.size <= limit
 
 
+# Random positions and normal values, so H(p) + density x 26.46 is the limit, and within 2 % of it.
+@pytest.mark.parametrize(
+    ("sparsity", "limit"), [(0.0, 27), (0.5, 14.5), (0.8, 6.15), (0.9, 3.19), (0.95, 1.65)]
+)
+def test_bits_per_weight_of_the_small_profile(path: Path, sparsity: float, limit: float) -> None:
+    rng = np.random.default_rng(5)
+    array = rng.standard_normal((1024, 1024)).astype(np.float32)
+    array.reshape(-1)[rng.permutation(array.size)[: round(sparsity * array.size)]] = 0
+    (info,) = save_arrays(path, {"kernel": array}, profile="small").tensors
+    assert info.bits_per_weight <= 8 * path.stat().st_size / array.size <= limit
+    assert_same(load_arrays(path, dense=True)["kernel"], array)
+
+
 def test_the_encoding_taken_is_the_smallest(path: Path) -> None:
     for nonzeros in range(0, 5001, 100):
         array = np.zeros(5000, np.float16)
         array[:nonzeros] = 1
         sizes = {}
-        for encoding in ROLES:
+        for encoding in FAST_ENCODINGS:
             sizes[encoding] = encoded_bytes(encoding, array.shape, array.dtype, nonzeros)
         chosen = smallest_encoding(array.shape, array.dtype, nonzeros)
         # A margin for the header's entries, of which packed tensors have two or three.
@@ -233,10 +263,92 @@ def test_the_encoding_taken_is_the_smallest(path: Path) -> None:
         assert (info.encoding, info.stored_bytes) == (chosen, sizes[chosen])
 
 
+def test_the_small_profile_is_never_much_larger_than_the_arrays(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {str(n): rng.integers(1, 2**32, n, np.uint32) for n in (1, 7, 100, 70_000)}
+    infos = save_arrays(path, arrays, profile="small").tensors
+    for info in infos:
+        assert info.stored_bytes <= info.dense_bytes
+    for name, array in load_arrays(path).items():
+        assert_same(array, arrays[name])
+
+
 def test_many_small_arrays_are_no_larger_than_the_dense_ones_by_much(path: Path) -> None:
     arrays = {f"layer_{i}/bias": make((32,), np.float32, 0.5) for i in range(100)}
     save_arrays(path, arrays)
     assert {info.encoding for info in read_header(path).tensors} == {"dense"}
+
+
+# ---- Rounding ----
+
+
+@pytest.mark.parametrize("values", ["float16", "bfloat16"])
+def test_rounded_values_load_with_their_dtype_and_say_what_it_cost(
+    path: Path, values: ShortFloat
+) -> None:
+    arrays = {
+        "kernel": make((300, 200), np.float32, 0.3) / np.float32(500),
+        "wide": make((60, 50), np.float64, 1),
+        "half": make((60, 50), np.float16, 1),
+        "bias": make((200,), np.float32, 1),
+        "count": np.array(7),
+    }
+    exact = save_arrays(path, arrays, profile="small").tensors
+    header = save_arrays(path, arrays, profile="small", values=values)
+    assert read_header(path) == header
+    loaded = load_arrays(path, dense=True)
+    short = np.float16 if values == "float16" else ml_dtypes.bfloat16
+    for before, after in zip(exact, header.tensors, strict=True):
+        array = arrays[after.name]
+        if after.name not in ("kernel", "wide"):
+            assert after.rounding is None
+            assert_same(loaded[after.name], array)
+            continue
+        assert_same(loaded[after.name], array.astype(short).astype(array.dtype))
+        assert after.stored_bytes < 0.75 * before.stored_bytes
+        assert after.rounding is not None
+        given, got = array[array != 0].astype(float), loaded[after.name][array != 0]
+        assert after.rounding.values == values
+        assert after.rounding.num_zeroed == np.count_nonzero(got == 0)
+        assert after.rounding.max_relative_error == pytest.approx(
+            np.abs((got - given) / given).max()
+        )
+        assert after.rounding.rms_relative_error == pytest.approx(
+            np.sqrt(((got - given) ** 2).sum() / (given**2).sum())
+        )
+        assert f"rounded to {values}" in str(after.rounding)
+
+
+def test_weights_that_become_zero_are_counted(path: Path) -> None:
+    array = np.array([[1, 1e-20, 0, np.nan, np.inf, -0.0]], np.float32)
+    (info,) = save_arrays(path, {"w": array}, profile="small", values="float16").tensors
+    assert info.rounding == Rounding("float16", 1.0, pytest.approx(1e-20), 1)
+    back = load_arrays(path, dense=True)["w"]
+    np.testing.assert_array_equal(back, [[1, 0, 0, np.nan, np.inf, 0]])
+    assert np.signbit(back[0, 5])
+
+
+def test_weights_that_a_half_cannot_reach_are_refused_with_the_mend(path: Path) -> None:
+    array = np.array([[1, 70_000]], np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"'w' has values up to 7e\+04.*bfloat16"):
+        save_arrays(path, {"w": array}, profile="small", values="float16")
+    assert not path.exists()
+    save_arrays(path, {"w": array}, profile="small", values="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profile": "tiny"}, "'fast' or 'small', got 'tiny'"),
+        ({"profile": "small", "values": "float8"}, "'float16', 'bfloat16', or None"),
+        ({"values": "float16"}, "needs profile='small'"),
+    ],
+)
+def test_profiles_and_values_that_are_none_are_refused(
+    path: Path, arguments: Any, message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        save_arrays(path, {"w": np.eye(3)}, **arguments)
 
 
 # ---- Other people's files ----

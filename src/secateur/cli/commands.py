@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import secateur as sc
@@ -12,6 +14,7 @@ from secateur.cli.cutting import cut
 from secateur.cli.demos import demo
 from secateur.cli.display import console, print_json, print_sizes, print_text, progress, table
 from secateur.errors import InvalidArgumentError
+from secateur.storage import Header
 
 __all__ = ["cut", "demo", "inspect", "pack", "prune", "unpack"]
 
@@ -22,7 +25,10 @@ def inspect(options: Namespace) -> None:
     if options.json:
         print_json({"weights": rows, **totals})
         return
-    shown = table("weight", "shape", "dtype", "zeros", "pruned", ">bytes in file")
+    shown = table(
+        "weight", "shape", "dtype", "zeros", "pruned", ">bytes in file", "encoding, bits per weight"
+    )
+    shown.columns[0].no_wrap = True  # names can be searched for, and copied
     for row in rows:
         shown.add_row(
             row["name"],
@@ -31,6 +37,7 @@ def inspect(options: Namespace) -> None:
             "-" if row["sparsity"] is None else f"{row['sparsity']:.1%}",
             "yes" if row["default"] else f"no: {row['why_not']}" if row["why_not"] else "no",
             "-" if row["stored_bytes"] is None else f"{row['stored_bytes']:,}",
+            _encoding_cell(row),
         )
     out = console()
     out.print(shown)
@@ -40,9 +47,29 @@ def inspect(options: Namespace) -> None:
     )
 
 
+def _encoding_cell(row: Mapping[str, Any]) -> str:
+    if row["encoding"] is None:
+        return "-"
+    rounding = row["rounding"]
+    words = [row["encoding"], rounding and rounding["values"], f"{row['bits_per_weight']:.2f}"]
+    return ", ".join(word for word in words if word)
+
+
+def _storage(options: Namespace) -> sources.Storage:
+    storage = sources.Storage(options.profile, options.values)
+    sources.check_storage(options.output, storage)
+    return storage
+
+
+def _roundings(header: Header | None) -> dict[str, dict[str, Any]]:
+    infos = () if header is None else header.tensors
+    return {info.name: asdict(info.rounding) for info in infos if info.rounding is not None}
+
+
 def prune(options: Namespace) -> None:
     """Prune a model and write it, as `.keras` or as a file of ours."""
     sources.check_output(options.output)
+    storage = _storage(options)
     with progress(options) as advance:
         advance(f"loading {options.model}", None)
         model = sources.load_model(options.model)
@@ -62,12 +89,13 @@ def prune(options: Namespace) -> None:
             progress=lambda name: advance(f"pruned {name}", total),
         )
         advance(f"writing {options.output}", None)
-        sources.write_model(options.output, result)
+        header = sources.write_model(options.output, result, storage)
     summary = {
         "output": str(options.output),
         "bytes_before": options.model.stat().st_size,
         "bytes_after": options.output.stat().st_size,
         "report": result.report.to_dict(),
+        "rounding": _roundings(header),
     }
     if options.json:
         print_json(summary)
@@ -79,10 +107,11 @@ def prune(options: Namespace) -> None:
 def pack(options: Namespace) -> None:
     """Store a Keras model or plain arrays in our format."""
     sources.check_output(options.output)
+    storage = _storage(options)
     with progress(options) as advance:
         advance(f"packing {options.source}", None)
-        sources.pack(options.source, options.output)
-    _report_sizes(options)
+        header = sources.pack(options.source, options.output, storage)
+    _report_sizes(options, header)
 
 
 def unpack(options: Namespace) -> None:
@@ -122,11 +151,12 @@ def _num_weights(model: Any) -> int:
     return sum(tensor.default for tensor in find_tensors(model).tensors)
 
 
-def _report_sizes(options: Namespace) -> None:
+def _report_sizes(options: Namespace, header: Header | None = None) -> None:
     summary = {
         "output": str(options.output),
         "bytes_before": options.source.stat().st_size,
         "bytes_after": options.output.stat().st_size,
+        "rounding": _roundings(header),
     }
     if options.json:
         print_json(summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from secateur.storage import Rounding
+
+_WIDE = 240
+
 
 def print_sizes(summary: Mapping[str, Any]) -> None:
-    """Say what was written, and how its size compares; reads `output`, `bytes_before`, `bytes_after`."""
+    """Say what was written, how its size compares, and what rounding cost.
+
+    Reads `output`, `bytes_before`, `bytes_after` and, if it is there, `rounding`.
+    """
     before, after = summary["bytes_before"], summary["bytes_after"]
-    console().print(
-        f"wrote {summary['output']}: {after:,} bytes, {after / before:.1%} of the file it came from",
-        highlight=False,
-        soft_wrap=True,
+    print_text(
+        f"wrote {summary['output']}: {after:,} bytes, {after / before:.1%} of the file it came from"
     )
+    for name, rounding in summary.get("rounding", {}).items():
+        print_text(f"{name}: {Rounding(**rounding)}")
 
 
 def print_json(data: Any) -> None:
@@ -43,8 +51,9 @@ def table(*columns: str) -> Table:
 
 
 def console() -> Console:
-    """Where tables and text go."""
-    return Console()
+    """Where tables and text go: a file or a pipe has no width that names need be broken for."""
+    shown = Console()
+    return shown if shown.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
 
 
 @contextmanager

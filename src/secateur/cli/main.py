@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="dense to ours: a Keras model or plain .safetensors")
     pack.add_argument("source", type=Path)
     pack.add_argument("-o", "--output", type=Path, required=True)
+    _add_storage_arguments(pack)
 
     unpack = commands.add_parser("unpack", help="ours to dense: .keras, or plain .safetensors")
     unpack.add_argument("source", type=Path)
@@ -98,6 +99,21 @@ def _add_prune_arguments(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
     prune.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
     add_data_arguments(prune)
+    _add_storage_arguments(prune)
+
+
+def _add_storage_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--profile",
+        default="fast",
+        choices=["fast", "small"],
+        help="fast: parts that are read as they stand; small: entropy-coded, the smallest file",
+    )
+    command.add_argument(
+        "--values",
+        choices=["float16", "bfloat16"],
+        help="lossy: round weight matrices to this; needs --profile small",
+    )
 
 
 def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,16 @@ import numpy as np
 
 from secateur.errors import InvalidArgumentError, MissingDependencyError
 from secateur.files import holds_model, load, save
-from secateur.storage import TensorInfo, load_arrays, read_header, save_plain
+from secateur.storage import (
+    Header,
+    Profile,
+    ShortFloat,
+    TensorInfo,
+    check_profile,
+    load_arrays,
+    read_header,
+    save_plain,
+)
 
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -143,17 +153,42 @@ def _one_of(*names: str) -> str:
     return f"one array, or one named {' or '.join(names)}"
 
 
-def write_model(path: Path, result: Any) -> None:
-    """Write a model as `.keras` if the name says so, else in our format."""
-    if is_keras_file(path):
-        getattr(result, "model", result).save(path)
-    else:
-        save(path, result)
+@dataclass(frozen=True)
+class Storage:
+    """How a file of ours is to be written: the arguments of `save`."""
+
+    profile: Profile = "fast"
+    values: ShortFloat | None = None
 
 
-def pack(source: Path, output: Path) -> None:
+def check_storage(path: Path, storage: Storage) -> None:
+    """Refuse, before any work is done, a profile and rounding that the file cannot have.
+
+    Raises:
+        InvalidArgumentError: The name is one of Keras's, and a profile or rounding is asked for; or
+            they do not go together.
+    """
+    check_profile(storage.profile, storage.values)
+    if is_keras_file(path) and storage != Storage():
+        raise InvalidArgumentError(
+            f"--profile and --values are of our format, and Keras writes {path}; name the output "
+            ".safetensors."
+        )
+
+
+def write_model(path: Path, result: Any, storage: Storage | None = None) -> Header | None:
+    """Write a model as `.keras` if the name says so, else in our format, and say what is in it."""
+    how = storage or Storage()
+    if not is_keras_file(path):
+        return save(path, result, profile=how.profile, values=how.values)
+    getattr(result, "model", result).save(path)
+    return None
+
+
+def pack(source: Path, output: Path, storage: Storage) -> Header:
     """Write a model or plain arrays in our format."""
-    save(output, load_model(source) if is_keras_file(source) else load(source))
+    what = load_model(source) if is_keras_file(source) else load(source)
+    return save(output, what, profile=storage.profile, values=storage.values)
 
 
 def unpack(source: Path, output: Path) -> None:
@@ -202,8 +237,18 @@ def _array_row(info: TensorInfo) -> dict[str, Any]:
         "sparsity": 1 - (info.nonzeros or 0) / info.size if known else None,
         "default": False,
         "why_not": "",
-        "encoding": info.encoding,
-        "stored_bytes": info.stored_bytes,
+        **_stored_columns(info),
+    }
+
+
+def _stored_columns(info: TensorInfo | None) -> dict[str, Any]:
+    """How a tensor stands in a file of ours; None throughout if it stands in none."""
+    rounding = None if info is None else info.rounding
+    return {
+        "encoding": None if info is None else info.encoding,
+        "stored_bytes": None if info is None else info.stored_bytes,
+        "bits_per_weight": None if info is None else info.bits_per_weight,
+        "rounding": None if rounding is None else asdict(rounding),
     }
 
 
@@ -226,8 +271,7 @@ def _model_rows(path: Path) -> list[dict[str, Any]]:
                 "sparsity": 1 - np.count_nonzero(array) / array.size if array.size else 0.0,
                 "default": tensor is not None and tensor.default,
                 "why_not": "" if tensor is None else tensor.why_not,
-                "encoding": stored[name].encoding if name in stored else None,
-                "stored_bytes": stored[name].stored_bytes if name in stored else None,
+                **_stored_columns(stored.get(name)),
             }
         )
     return rows

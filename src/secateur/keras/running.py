@@ -13,6 +13,9 @@ from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 Visitor = Callable[[Call, tuple[Any, ...], dict[str, Any]], None]
 """Called with a call and the values of its arguments, before it is run."""
 
+Listener = Callable[[Call, list[Any]], None]
+"""Called with a call and its flattened outputs, after it was run."""
+
 
 def run_call(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Run one call at inference; returns its flattened outputs.
@@ -67,13 +70,16 @@ def fill(values: dict[int, Any], nest: Any) -> Any:
     )
 
 
-def run_graph(graph: Graph, samples: Any, visit: Visitor | None = None) -> Any:
+def run_graph(
+    graph: Graph, samples: Any, visit: Visitor | None = None, seen: Listener | None = None
+) -> Any:
     """Run a flat graph on one batch; tensors are let go after their last use.
 
     Args:
         graph: What `flatten` or `open_graph` made of a model.
         samples: One batch, nested as the model takes it.
         visit: Sees every call with its arguments before it runs.
+        seen: Sees every call with its outputs after it ran.
 
     Returns:
         The model's outputs, nested as the model gives them.
@@ -85,6 +91,8 @@ def run_graph(graph: Graph, samples: Any, visit: Visitor | None = None) -> Any:
         if visit is not None:
             visit(call, args, kwargs)
         outputs = run_call(call, args, kwargs)
+        if seen is not None:
+            seen(call, outputs)
         values.update((id(t), value) for t, value in zip(call.outputs, outputs, strict=True))
         for identity in done:
             values.pop(identity, None)

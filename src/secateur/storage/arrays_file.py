@@ -26,7 +26,6 @@ from secateur.storage.container import (
     write_container,
 )
 from secateur.storage.manifest import (
-    FORMAT_VERSION,
     KEY,
     Header,
     Manifest,
@@ -35,7 +34,9 @@ from secateur.storage.manifest import (
     checksum,
     read_manifest,
     to_text,
+    version_for,
 )
+from secateur.storage.rounding import ShortFloat, check_short_float, is_rounded, round_values
 
 StrPath: TypeAlias = str | os.PathLike[str]
 _T = TypeVar("_T")
@@ -114,23 +115,42 @@ def _part_names(name: str, encoding: encodings.Encoding, taken: set[str]) -> lis
     return [_free_name(f"{name}:{role}", taken) for role in encodings.ROLES[encoding]]
 
 
+def check_profile(profile: object, values: object) -> None:
+    """Raise unless a profile and what values are rounded to exist and go together.
+
+    Raises:
+        InvalidArgumentError: They do not.
+    """
+    if profile not in ("fast", "small"):
+        raise InvalidArgumentError(f"profile must be 'fast' or 'small', got {profile!r}.")
+    if values is None:
+        return
+    check_short_float(values)
+    if profile != "small":
+        raise InvalidArgumentError(
+            f"values={values!r} needs profile='small': the profile 'fast' would lose the bits and "
+            "keep the size."
+        )
+
+
 def _encode_all(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, NDArray[Any]], profile: encodings.Profile, values: ShortFloat | None
 ) -> tuple[list[TensorInfo], list[tuple[Part, ...]], dict[str, NDArray[Any]]]:
     taken = {_check_name(name) for name in arrays}
     infos: list[TensorInfo] = []
     groups: list[tuple[Part, ...]] = []
     stored: dict[str, NDArray[Any]] = {}
     for name, given in arrays.items():
-        array = storable(name, given)
-        offsets = packing.nonzero_offsets(array)
-        nonzeros = int(offsets[-1])
-        encoding = encodings.smallest_encoding(array.shape, array.dtype, nonzeros)
-        parts = encodings.encode(encoding, array, offsets)
+        array, rounding = storable(name, given), None
+        if values is not None and is_rounded(array):
+            array, rounding = round_values(name, array, values)
+        encoding, parts, nonzeros = encodings.encode(array, profile)
         names = _part_names(name, encoding, taken)
         stored.update(zip(names, parts, strict=True))
         num_bytes = sum(part.nbytes for part in parts)
-        infos.append(TensorInfo(name, array.shape, array.dtype, encoding, num_bytes, nonzeros))
+        infos.append(
+            TensorInfo(name, array.shape, array.dtype, encoding, num_bytes, nonzeros, rounding)
+        )
         groups.append(tuple(map(Part, names, map(checksum, parts))))
     return infos, groups, stored
 
@@ -140,17 +160,20 @@ def save_arrays(
     arrays: Mapping[str, NDArray[Any]],
     *,
     metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Save named arrays to one safetensors file, each in the smallest of three encodings.
+    profile: encodings.Profile = "fast",
+    values: ShortFloat | None = None,
+) -> Header:
+    """Save named arrays to one safetensors file, each in the encoding that takes least room.
 
-    Dense, one bit per element and the non-zeros, or 16-bit positions and the non-zeros. All are
-    lossless by bits: -0.0 and NaNs come back as they were. The same arrays give the same bytes. The
-    file is written under a temporary name, synced and renamed: a crash leaves the old file or the
-    new one.
+    The profile "fast" stores each array dense, as one bit per element and the non-zeros, or as
+    16-bit positions and the non-zeros: parts that other readers of safetensors files can map. The
+    profile "small" entropy-codes positions and values, chunk by chunk. All are lossless by bits:
+    -0.0 and NaNs come back as they were. The same arrays give the same bytes. The file is written
+    under a temporary name, synced and renamed: a crash leaves the old file or the new one.
 
-    Extra memory: the packed form of what is stored sparse, and a copy of what is strided,
-    byte-swapped or a SciPy array. Contiguous arrays that are stored dense are written from their
-    own memory.
+    Extra memory: the packed form of what is not stored dense, and a copy of what is strided,
+    byte-swapped, rounded or a SciPy array. Contiguous arrays that are stored dense are written from
+    their own memory.
 
     Args:
         path: The file to write, commonly named `*.safetensors`. A symbolic link is followed; an
@@ -158,14 +181,24 @@ def save_arrays(
         arrays: Name to array, of any shape. Booleans, integers, float16, bfloat16, float32, float64
             or complex64. SciPy sparse arrays are stored as the dense ones they stand for.
         metadata: Strings to keep with them, given back by `read_header`.
+        profile: "fast", or "small" for files near the entropy of what is in them.
+        values: Round float32 and float64 arrays of two axes or more to "float16" or "bfloat16"
+            first. They keep their dtype, and lose bits: what it cost is in `rounding` of the
+            result's tensors and in the file. Needs profile="small". None keeps every bit.
+
+    Returns:
+        What is in the file now, as `read_header` gives it.
 
     Raises:
         ArgumentTypeError: A name, an array or a metadata entry is of a type that cannot be stored.
-        InvalidArgumentError: A dtype or name that cannot be stored.
+        InvalidArgumentError: A dtype or name that cannot be stored, an unknown profile, or weights
+            too large for `values`.
         OSError: The system refuses to write; the old file is left as it was.
 
     Example:
-        >>> save_arrays(getfixture("tmp_path") / "w.safetensors", {"w": np.eye(3)})
+        >>> path = getfixture("tmp_path") / "w.safetensors"
+        >>> save_arrays(path, {"w": np.eye(300)}, profile="small").tensors[0].encoding
+        'coded'
     """
     if not isinstance(arrays, Mapping):
         raise ArgumentTypeError(
@@ -173,8 +206,9 @@ def save_arrays(
             "dict(enumerate(...)) with names of your own makes one of a list."
         )
     checked = _check_metadata(metadata)
-    infos, groups, stored = _encode_all(arrays)
-    header = Header(FORMAT_VERSION, checked, tuple(infos))
+    check_profile(profile, values)
+    infos, groups, stored = _encode_all(arrays, profile, values)
+    header = Header(version_for(infos), checked, tuple(infos))
     text = to_text(Manifest(header, tuple(groups)))
     if 2 * len(text) > MAX_HEADER_BYTES:
         raise InvalidArgumentError(
@@ -183,6 +217,7 @@ def save_arrays(
         )
     with replacing(Path(path)) as temporary:
         write_container(temporary, stored, {KEY: text})
+    return header
 
 
 # ---- Loading ----
@@ -197,15 +232,19 @@ def _read_parts(
         if part.checksum is not None and part.checksum != checksum(array):
             raise FileFormatError(f"the bytes of {part.name!r} do not fit their checksum")
         arrays[role] = array
-    stored = arrays["data" if info.encoding == "dense" else "values"]
-    if info.nonzeros is not None and packing.count_nonzero_bits(stored) != info.nonzeros:
+    nonzeros = encodings.count_nonzeros(info.encoding, info.shape, info.dtype, arrays)
+    if info.nonzeros is not None and nonzeros != info.nonzeros:
         raise FileFormatError("the number of non-zeros is not what the manifest says")
     return arrays
 
 
 def _comes_as_csr(info: TensorInfo) -> bool:
     # SciPy's sparse arrays have no half types.
-    return len(info.shape) == 2 and info.encoding != "dense" and info.dtype.name in _CSR_DTYPES
+    return (
+        len(info.shape) == 2
+        and info.dtype.name in _CSR_DTYPES
+        and encodings.is_stored_sparse(info.encoding, info.shape, info.dtype, info.nonzeros or 0)
+    )
 
 
 _CSR_DTYPES = ("float32", "float64")
@@ -224,10 +263,13 @@ def _decode(container: Container, info: TensorInfo, parts: tuple[Part, ...], den
     def work() -> Any:
         arrays = _read_parts(container, info, parts)
         if dense or not _comes_as_csr(info):
-            return encodings.decode(info.encoding, info.shape, arrays)
+            array = encodings.decode(info.encoding, info.shape, info.dtype, arrays)
+            if not booleans_are_sound(array):
+                raise FileFormatError("it has booleans that are neither 0 nor 1")
+            return array
         rows, cols = info.shape
         return csr_from_parts(
-            *encodings.decode_csr(info.encoding, (rows, cols), arrays), (rows, cols)
+            *encodings.decode_csr(info.encoding, (rows, cols), info.dtype, arrays), (rows, cols)
         )
 
     where = f"{container.path}: tensor {info.name!r}"
@@ -312,7 +354,7 @@ def load_arrays(
 
     Example:
         >>> path = getfixture("tmp_path") / "w.safetensors"
-        >>> save_arrays(path, {"w": np.eye(100, dtype=np.float32)})
+        >>> _ = save_arrays(path, {"w": np.eye(100, dtype=np.float32)})
         >>> load_arrays(path)["w"].nnz
         100
     """
@@ -341,7 +383,7 @@ def read_header(path: StrPath) -> Header:
 
     Example:
         >>> path = getfixture("tmp_path") / "w.safetensors"
-        >>> save_arrays(path, {"w": np.eye(100, dtype=np.float32)}, metadata={"by": "me"})
+        >>> _ = save_arrays(path, {"w": np.eye(100, dtype=np.float32)}, metadata={"by": "me"})
         >>> header = read_header(path)
         >>> header.metadata["by"], header.tensors[0].encoding, header.tensors[0].nonzeros
         ('me', 'csr16', 100)

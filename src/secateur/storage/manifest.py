@@ -12,19 +12,24 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur._kernels.native import codec
 from secateur.errors import FileFormatError
 from secateur.storage.container import DTYPES, MAX_DIMS, Entry
-from secateur.storage.encodings import ROLES, Encoding, encoded_bytes, part_layout
+from secateur.storage.encodings import FAST_ENCODINGS, ROLES, Encoding, part_layout
+from secateur.storage.rounding import Rounding
 
 KEY = "secateur"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. Files are written in the oldest that can say what is in them: version 1
+knows the encodings of the profile "fast"; version 2 adds "coded", and what rounding cost.
+"""
 _MAX_BYTES = 2**63 - 1
 
 
@@ -36,9 +41,10 @@ class TensorInfo:
         name: As given to `save_arrays`.
         shape: Of the dense array.
         dtype: Of the dense array.
-        encoding: "dense", "bitmask" or "csr16".
+        encoding: "dense", "bitmask", "csr16" or "coded".
         stored_bytes: Bytes that its parts take in the file.
         nonzeros: Elements with any bit set; None in plain safetensors files, which do not say.
+        rounding: What rounding its values cost, if that was asked for.
     """
 
     name: str
@@ -47,6 +53,12 @@ class TensorInfo:
     encoding: Encoding
     stored_bytes: int
     nonzeros: int | None
+    rounding: Rounding | None = None
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per element of the dense array; 0 for an empty one."""
+        return 8 * self.stored_bytes / self.size if self.size else 0.0
 
     @property
     def size(self) -> int:
@@ -101,7 +113,14 @@ def checksum(data: bytes | NDArray[Any]) -> str:
     return f"{zlib.crc32(raw):08x}"
 
 
-def _tensor_to_json(info: TensorInfo, parts: tuple[Part, ...]) -> dict[str, Any]:
+def version_for(infos: Iterable[TensorInfo]) -> int:
+    """The oldest format version that can say what these tensors are."""
+    is_new = any(info.encoding not in FAST_ENCODINGS or info.rounding for info in infos)
+    return 2 if is_new else 1
+
+
+def _tensor_to_json(info: TensorInfo, parts: tuple[Part, ...], version: int) -> dict[str, Any]:
+    added = {} if version == 1 else {"rounding": info.rounding and info.rounding.to_json()}
     return {
         "name": info.name,
         "shape": list(info.shape),
@@ -109,17 +128,19 @@ def _tensor_to_json(info: TensorInfo, parts: tuple[Part, ...]) -> dict[str, Any]
         "encoding": info.encoding,
         "nonzeros": info.nonzeros,
         "parts": [{"name": part.name, "checksum": part.checksum} for part in parts],
+        **added,
     }
 
 
 def to_text(manifest: Manifest) -> str:
     """The manifest as the container keeps it: `CHECKSUM:JSON`."""
+    version = manifest.header.version or version_for(manifest.header.tensors)
     document = {
         "format": KEY,
-        "version": FORMAT_VERSION,
+        "version": version,
         "metadata": dict(sorted(manifest.header.metadata.items())),
         "tensors": [
-            _tensor_to_json(info, parts)
+            _tensor_to_json(info, parts, version)
             for info, parts in zip(manifest.header.tensors, manifest.parts, strict=True)
         ],
     }
@@ -205,20 +226,50 @@ def _parse_parts(value: Any, encoding: Encoding, name: str) -> tuple[Part, ...]:
     return tuple(Part(part["name"], part["checksum"]) for part in value)
 
 
+def _fits(entry: Entry | None, info: TensorInfo) -> bool:
+    """Whether coded bytes could be those of the tensor. How many they are only they know."""
+    return (
+        entry is not None
+        and entry.dtype == np.uint8
+        and len(entry.shape) == 1
+        and entry.num_bytes >= codec.least_bytes(info.size)
+    )
+
+
 def _check_entries(info: TensorInfo, parts: tuple[Part, ...], entries: Mapping[str, Entry]) -> None:
-    layout = part_layout(info.encoding, info.shape, info.dtype, info.nonzeros or 0)
-    for part, (shape, dtype) in zip(parts, layout, strict=True):
+    found = [entries.get(part.name) for part in parts]
+    if info.encoding == "coded":
+        good = [_fits(found[0], info)]
+    else:
+        layout = part_layout(info.encoding, info.shape, info.dtype, info.nonzeros or 0)
+        good = [
+            entry == Entry(shape, dtype)
+            for entry, (shape, dtype) in zip(found, layout, strict=True)
+        ]
+    for part, fits in zip(parts, good, strict=True):
         _expect(
-            entries.get(part.name) == Entry(shape, dtype),
+            fits,
             f"part {part.name!r} of tensor {info.name!r} is missing or of another shape or dtype",
         )
 
 
-def _parse_tensor(value: Any, entries: Mapping[str, Entry]) -> tuple[TensorInfo, tuple[Part, ...]]:
-    keys = ("name", "shape", "dtype", "encoding", "nonzeros", "parts")
+def _parse_rounding(value: Any, name: str, size: int) -> Rounding | None:
+    if value is None:
+        return None
+    rounding = Rounding.from_json(value, size)
+    _expect(rounding is not None, f"tensor {name!r} does not say how it was rounded")
+    return rounding
+
+
+def _parse_tensor(
+    value: Any, entries: Mapping[str, Entry], version: int
+) -> tuple[TensorInfo, tuple[Part, ...]]:
+    added = () if version == 1 else ("rounding",)
+    keys = ("name", "shape", "dtype", "encoding", "nonzeros", "parts", *added)
     _expect(_has_keys(value, *keys) and isinstance(value["name"], str), "a tensor is ill described")
     name, encoding, nonzeros = value["name"], value["encoding"], value["nonzeros"]
-    _expect(isinstance(encoding, str) and encoding in ROLES, f"{name!r} has an unknown encoding")
+    known = FAST_ENCODINGS if version == 1 else tuple(ROLES)
+    _expect(isinstance(encoding, str) and encoding in known, f"{name!r} has an unknown encoding")
     _expect(
         isinstance(value["dtype"], str) and value["dtype"] in DTYPES, f"{name!r} has no known dtype"
     )
@@ -228,10 +279,11 @@ def _parse_tensor(value: Any, entries: Mapping[str, Entry]) -> tuple[TensorInfo,
     _expect(_is_count(nonzeros) and nonzeros <= size, f"tensor {name!r} has no count of non-zeros")
     _expect(size > 0 or encoding == "dense", f"the empty tensor {name!r} is stored sparse")
     parts = _parse_parts(value["parts"], encoding, name)
-    stored = encoded_bytes(encoding, shape, dtype, nonzeros)
-    info = TensorInfo(name, shape, dtype, encoding, stored, nonzeros)
+    rounding = _parse_rounding(value.get("rounding"), name, size)
+    info = TensorInfo(name, shape, dtype, encoding, 0, nonzeros, rounding)
     _check_entries(info, parts, entries)
-    return info, parts
+    stored = sum(entries[part.name].num_bytes for part in parts)
+    return replace(info, stored_bytes=stored), parts
 
 
 def _parse_metadata(value: Any) -> dict[str, str]:
@@ -249,8 +301,8 @@ def _parse(text: str, entries: Mapping[str, Entry]) -> Manifest:
         and isinstance(document["tensors"], list),
         "it has not the fields it should have",
     )
-    metadata = _parse_metadata(document["metadata"])
-    found = [_parse_tensor(value, entries) for value in document["tensors"]]
+    version, metadata = document["version"], _parse_metadata(document["metadata"])
+    found = [_parse_tensor(value, entries, version) for value in document["tensors"]]
     infos, parts = tuple(info for info, _ in found), tuple(part for _, part in found)
     names = [part.name for group in parts for part in group]
     _expect(len({info.name for info in infos}) == len(infos), "two tensors have the same name")
@@ -258,7 +310,7 @@ def _parse(text: str, entries: Mapping[str, Entry]) -> Manifest:
         len(set(names)) == len(names) == len(entries),
         "it does not account for every stored array exactly once",
     )
-    return Manifest(Header(FORMAT_VERSION, metadata, infos), parts)
+    return Manifest(Header(version, metadata, infos), parts)
 
 
 def _looks_like_manifest(text: str) -> bool:

@@ -1,0 +1,23 @@
+"""Compress a model under a goal, without losing more quality than allowed."""
+
+from secateur.compression.finetuning import FineTuning
+from secateur.compression.goals import Comparison, Goal, Latency, Macs, Parameters, Size, Sparsity
+from secateur.compression.history import History, Step
+from secateur.compression.loop import CompressionResult, compress
+from secateur.keras.teaching import Distillation
+
+__all__ = [
+    "Comparison",
+    "CompressionResult",
+    "Distillation",
+    "FineTuning",
+    "Goal",
+    "History",
+    "Latency",
+    "Macs",
+    "Parameters",
+    "Size",
+    "Sparsity",
+    "Step",
+    "compress",
+]
