@@ -179,3 +179,11 @@ def nm_mask(
 def expand_blocks(
     blocks: NDArray[Any], transposed: bool, rows: int, cols: int, mask: NDArray[Any]
 ) -> None: ...
+def obs_sweep(
+    weight: NDArray[Any],
+    factor: NDArray[Any],
+    mask: NDArray[Any],
+    errors: NDArray[Any],
+    kept: int,
+    group: int,
+) -> None: ...

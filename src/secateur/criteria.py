@@ -115,7 +115,7 @@ class Path:
         """
         for index, array in enumerate(weights):
             _check_weights(array, index)
-        _check_chain(weights)
+        check_chain(weights)
         with _naming_non_finite(weights):
             return PATH_WINDOWS[self.window]([as_contiguous(array) for array in weights])
 
@@ -299,7 +299,8 @@ def _check_weights(array: Any, index: int) -> None:
         )
 
 
-def _check_chain(weights: Sequence[Array]) -> None:
+def check_chain(weights: Sequence[Array]) -> None:
+    """Raise unless the arrays are a chain of (out, in) matrices in network order."""
     for index, array in enumerate(weights):
         if array.ndim != 2:
             raise InvalidArgumentError(
@@ -313,6 +314,14 @@ def _check_chain(weights: Sequence[Array]) -> None:
                 f"{array.shape} takes {array.shape[1]} inputs. Path saliencies need a chain of "
                 "(out, in) matrices in network order."
             )
+
+
+def check_finite_weights(weights: Sequence[Array]) -> None:
+    """Raise unless all are finite float arrays; errors call the i-th one `weights[i]`."""
+    for index, array in enumerate(weights):
+        _check_weights(array, index)
+        if not all_finite(_as_run(array)):
+            raise NonFiniteError(_non_finite_message(index, array))
 
 
 @contextmanager

@@ -4,6 +4,8 @@ Each error is also a built-in one (`ValueError`, `TypeError`, `ImportError`), so
 nothing of secateur can still catch it. A message says what came, what was expected and how to mend it.
 """
 
+import warnings
+
 
 class SecateurError(Exception):
     """Base of all errors of this package."""
@@ -27,6 +29,10 @@ class NonFiniteError(SecateurError, ValueError):
     def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
+
+
+class FactorisationError(SecateurError, ValueError):
+    """A matrix that should be positive definite is not; the message names the remedy."""
 
 
 class UnsupportedModelError(SecateurError, ValueError):
@@ -67,3 +73,8 @@ class CalibrationWarning(SecateurWarning):
 
 class DataOverlapWarning(SecateurWarning):
     """Held-out data is not held out: some of it occurs in the training data."""
+
+
+def warn_calibration(message: str) -> None:
+    """Warn that calibration data is thin, in the caller's caller's name."""
+    warnings.warn(message, CalibrationWarning, stacklevel=3)

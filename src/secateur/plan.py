@@ -40,7 +40,8 @@ class Decision:
     Attributes:
         names: The tensors, in the order that breaks ties.
         target: What was asked for; None where the n:m pattern is the target.
-        cut: The first candidate that stays, in ranking order; None where the pattern decides.
+        cut: The first candidate that stays, in ranking order; None where the pattern decides, or each
+            row alone.
         threshold: The saliency at the cut.
     """
 
@@ -133,6 +134,10 @@ class PrunePlan:
 
 def _describe(decision: Decision) -> str:
     target = decision.target
+    if target is not None and target.ranks_rows:
+        if target.sparsity is not None:
+            return f"sparsity {target.sparsity:.2%} of each row"
+        return f"{target.count:,} of each row go"
     if target is None or decision.threshold is None:
         return "by the pattern"
     if target.sparsity is not None:

@@ -34,6 +34,7 @@ from secateur.selection import (
     block_ranked,
     check_finite,
     fill_masks,
+    fill_row_masks,
     find_cut,
     groups_of,
     nm_mask,
@@ -125,6 +126,9 @@ def make_plan(
         if target is None:
             decisions.append(Decision(names))
             continue
+        if target.ranks_rows:
+            decisions.append(Decision(names, target))
+            continue
         if target.threshold is not None:
             check_finite_each({name: tensors.arrays[name] for name in names})
         cut = find_cut(ranked, names, target)
@@ -202,12 +206,16 @@ def _apply_decision(
             out=[out[name] for name in names],
             masks=[masks[name] for name in names],
         )
-    if decision.cut is None:
+    views = {name: tensors.view(name) for name in names}
+    if _ranks_rows(decision):
+        assert decision.target is not None
+        assert not isinstance(pattern, NM)
+        statistics = fill_row_masks(ranked, names, decision.target, pattern, masks, views)
+    elif decision.cut is None:
         assert isinstance(pattern, NM)
         statistics = [_apply_nm(name, tensors, ranked, pattern, masks[name]) for name in names]
     else:
         assert not isinstance(pattern, NM)
-        views = {name: tensors.view(name) for name in names}
         statistics = fill_masks(ranked, names, decision.cut, pattern, masks, views)
     for name, array in zip(names, arrays, strict=True):
         select_kernels.apply_mask(array, masks[name], out[name])
@@ -259,12 +267,18 @@ def _asked(decision: Decision, plan: PrunePlan) -> float | None:
     if isinstance(plan.pattern, NM):
         return plan.pattern.sparsity
     assert decision.target is not None
+    if decision.target.ranks_rows and decision.target.count is not None:
+        return None
     if decision.target.sparsity is not None:
         return float(decision.target.sparsity)
     if decision.target.count is not None and not isinstance(plan.pattern, Block):
         size = sum(plan.tensors[name].size for name in decision.names)
         return decision.target.count / size if size else None
     return None
+
+
+def _ranks_rows(decision: Decision) -> bool:
+    return decision.target is not None and decision.target.ranks_rows
 
 
 def warn_if_short(plan: PrunePlan, report: PruneReport, stacklevel: int = 3) -> None:
@@ -275,6 +289,9 @@ def warn_if_short(plan: PrunePlan, report: PruneReport, stacklevel: int = 3) -> 
         tensors = [sizes[name] for name in decision.names]
         size = sum(tensor.size for tensor in tensors)
         zeros = sum(tensor.num_zeros for tensor in tensors)
+        # A row's share is rounded to whole weights in each row alike: that is what was asked for.
+        if _ranks_rows(decision) and not isinstance(plan.pattern, Block):
+            continue
         # Half a weight is what rounding to whole weights may cost.
         if asked is None or zeros + 0.5 >= asked * size - 1e-6 * size:
             continue
@@ -323,7 +340,7 @@ def array_targets(
                 f"The pattern {pattern} is itself the target; give no other."
             )
         return [(group, None) for group in groups_of(names, scope)]
-    target = Target(sparsity, threshold, count)
+    target = Target(sparsity, threshold, count, by_row=scope == "row")
     return [(group, target) for group in groups_of(names, scope)]
 
 
@@ -352,8 +369,9 @@ def prune_arrays(
         count: Exactly this many weights (or blocks) of each group go.
         criterion: "magnitude", "path", "random", or a `Criterion`.
         pattern: "unstructured", "n:m" (which is its own target) or "block:RxC".
-        scope: What is ranked together: "global" (everything), "layer" (each array alone) or a
-            mapping of array name to group.
+        scope: What is ranked together: "global" (everything), "layer" (each array alone), "row" (each
+            output of each matrix alone: sparsity and count are then per row) or a mapping of array
+            name to group.
         norm: How a block's saliency is made of its weights': "l1" or "l2".
         inplace: Change the arrays given (they must be C-contiguous and writable).
 

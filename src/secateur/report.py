@@ -23,6 +23,9 @@ class TensorReport:
         largest_removed: Largest saliency that went, None if nothing did.
         smallest_kept: Smallest saliency that stayed, None if nothing did.
         num_removed: Weights that went (some may have been zero before).
+        relative_error: Part of the energy of what the matrix puts out on the calibration data that is
+            lost, 0 = nothing; None without data.
+        bias_refitted: Whether the bias behind it was changed to make up for a part of that.
     """
 
     name: str
@@ -35,6 +38,8 @@ class TensorReport:
     threshold: float | None
     largest_removed: float | None
     smallest_kept: float | None
+    relative_error: float | None = None
+    bias_refitted: bool = False
 
     @property
     def reached_sparsity(self) -> float:
@@ -52,7 +57,12 @@ class Left:
 
 @dataclass(frozen=True)
 class PruneReport(Sequence[TensorReport]):
-    """Reports of all tensors, in order, and what was left as it is.
+    """Reports of all tensors, in order, and what else there is to say.
+
+    Attributes:
+        tensors: What was pruned.
+        left: What was left as it is, and why.
+        refitted: Biases, scales and offsets that were changed to make up for what went.
 
     Example:
         >>> report = PruneReport((TensorReport("w", (4,), "float32", 4, 2, 2, 0.5, 2.0, 1.0, 2.0),))
@@ -64,6 +74,7 @@ class PruneReport(Sequence[TensorReport]):
 
     tensors: tuple[TensorReport, ...]
     left: tuple[Left, ...] = ()
+    refitted: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -106,32 +117,41 @@ class PruneReport(Sequence[TensorReport]):
                 for tensor in self.tensors
             ],
             "left": [asdict(left) for left in self.left],
+            "refitted": list(self.refitted),
         }
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("tensor", "shape", "asked", "reached", "threshold", "removed <=", "kept >=")
-        ]
-        rows += [_row(tensor) for tensor in self.tensors]
+        with_data = any(tensor.relative_error is not None for tensor in self.tensors)
+        last = ("error", "bias") if with_data else ("threshold", "removed <=", "kept >=")
+        rows: list[tuple[str, ...]] = [("tensor", "shape", "asked", "reached", *last)]
+        rows += [_row(tensor, with_data) for tensor in self.tensors]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         lines.append(f"{self.num_zeros:,} of {self.size:,} weights are zero ({self.sparsity:.2%})")
+        if self.refitted:
+            lines.append(f"{len(self.refitted)} biases, scales and offsets make up for it")
         lines += [f"left as it is: {left.name}: {left.reason}" for left in self.left]
         return "\n".join(lines)
 
 
-def _row(tensor: TensorReport) -> tuple[str, ...]:
+def _row(tensor: TensorReport, with_data: bool) -> tuple[str, ...]:
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    return (
+    first = (
         tensor.name,
         "x".join(map(str, tensor.shape)) or "()",
         number(tensor.asked_sparsity, ".2%"),
         format(tensor.reached_sparsity, ".2%"),
+    )
+    if with_data:
+        bias = "refitted" if tensor.bias_refitted else "-"
+        return (*first, number(tensor.relative_error, ".4f"), bias)
+    return (
+        *first,
         number(tensor.threshold, ".4g"),
         number(tensor.largest_removed, ".4g"),
         number(tensor.smallest_kept, ".4g"),

@@ -17,7 +17,7 @@ from secateur.arrays import Array, Arrays, contiguous, like, matrix_view, named_
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
 from secateur.patterns import NM, Block, Pattern, Unstructured, parse_pattern
 
-Scope: TypeAlias = Literal["global", "layer"] | Mapping[str, str]
+Scope: TypeAlias = Literal["global", "layer", "row"] | Mapping[str, str]
 Norm: TypeAlias = Literal["l1", "l2"]
 View: TypeAlias = Callable[[Array], Array]
 
@@ -30,14 +30,17 @@ class Target:
         sparsity: Fraction of zeros asked for, 0 to 1.
         threshold: Everything whose saliency is strictly below goes.
         count: How many weights (or blocks) go.
+        by_row: Whether sparsity and count are of each row (output) of each matrix.
     """
 
     sparsity: float | None = None
     threshold: float | None = None
     count: int | None = None
+    by_row: bool = False
 
     def __post_init__(self) -> None:
-        given = {key: value for key, value in vars(self).items() if value is not None}
+        numbers = {k: v for k, v in vars(self).items() if k != "by_row"}
+        given = {key: value for key, value in numbers.items() if value is not None}
         if len(given) != 1:
             raise InvalidArgumentError(
                 f"Give exactly one of sparsity, threshold and count; got {given or 'none of them'}."
@@ -53,6 +56,11 @@ class Target:
             raise InvalidArgumentError("threshold must be a number or inf, got nan.")
         if self.count is not None and (self.count != int(self.count) or self.count < 0):
             raise InvalidArgumentError(f"count must be a whole number >= 0, got {self.count}.")
+
+    @property
+    def ranks_rows(self) -> bool:
+        """Whether rows are ranked one by one; below a threshold it is all the same."""
+        return self.by_row and self.threshold is None
 
     def num_removed(self, size: int) -> int:
         """How many of `size` candidates go (only for a sparsity or a count)."""
@@ -118,16 +126,18 @@ def groups_of(names: Sequence[str], scope: Scope) -> list[tuple[str, ...]]:
 
     Args:
         names: Tensor names.
-        scope: "global" (all together), "layer" (each alone), or a mapping of tensor name to group
-            label; names it leaves out are ranked alone.
+        scope: "global" (all together), "layer" (each alone), "row" (each alone too: its rows are
+            then ranked one by one), or a mapping of tensor name to group label; names it leaves out
+            are ranked alone.
     """
     if scope == "global":
         return [tuple(names)] if names else []
-    if scope == "layer":
+    if scope in ("layer", "row"):
         return [(name,) for name in names]
     if not isinstance(scope, Mapping):
         raise InvalidArgumentError(
-            f"scope must be 'global', 'layer' or a mapping of tensor name to group, got {scope!r}."
+            "scope must be 'global', 'layer', 'row' or a mapping of tensor name to group, "
+            f"got {scope!r}."
         )
     if unknown := set(scope) - set(names):
         raise InvalidArgumentError(
@@ -175,6 +185,32 @@ def nm_mask(
         pattern_kernels.nm_mask(view, pattern.n, pattern.m, order, mask)
 
 
+def row_masks(scores: Array, num_removed: int) -> Array:
+    """Keep all but the `num_removed` smallest entries of every row; of equals the earlier go first.
+
+    Args:
+        scores: (rows, n), compared by value; no NaN.
+        num_removed: How many of each row go, 0 to n.
+
+    Returns:
+        (rows, n) bool, True = keep.
+
+    Example:
+        >>> import numpy as np
+        >>> row_masks(np.array([[2.0, 1.0, 1.0], [0.0, 5.0, 4.0]]), 1)
+        array([[ True, False,  True],
+               [False,  True,  True]])
+    """
+    if num_removed <= 0 or not scores.size:
+        return np.ones(scores.shape, np.bool_)
+    edge = np.partition(scores, num_removed - 1, axis=1)[:, num_removed - 1 : num_removed]
+    below = scores < edge
+    ties = scores == edge
+    missing = num_removed - below.sum(axis=1, keepdims=True)
+    removed: Array = below | (ties & (np.cumsum(ties, axis=1) <= missing))
+    return ~removed
+
+
 def select(
     saliencies: Arrays,
     *,
@@ -193,8 +229,8 @@ def select(
         sparsity: Fraction to remove, 0 to 1; `round(sparsity * size)` go, exactly.
         threshold: Everything strictly below it goes.
         count: How many go, exactly; per group of `scope`.
-        scope: What is ranked together: "global", "layer" (each array alone), or a mapping of array
-            name to group.
+        scope: What is ranked together: "global", "layer" (each array alone), "row" (each output of
+            each matrix alone, so sparsity and count are per row), or a mapping of array name to group.
         pattern: "unstructured", "n:m" (needs no target), or "block:RxC" (targets count blocks).
             Arrays are read as (out, in) matrices; of more than two axes, all but the first are `in`.
         norm: How a block's saliency is made of its members': "l1" or "l2".
@@ -223,7 +259,7 @@ def select(
         for name, array in named.items():
             nm_mask(name, matrix_view(array), parsed, "value", matrix_view(masks[name]))
         return like(saliencies, masks)
-    target = Target(sparsity, threshold, count)
+    target = Target(sparsity, threshold, count, by_row=scope == "row")
     masks = {name: np.empty(array.shape, np.bool_) for name, array in named.items()}
     views = {name: matrix_view(array) for name, array in named.items()}
     ranked = (
@@ -232,8 +268,39 @@ def select(
         else block_ranked(views, parsed, norm)
     )
     for group in groups_of(list(named), scope):
-        fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
+        if target.ranks_rows:
+            fill_row_masks(ranked, group, target, parsed, masks)
+        else:
+            fill_masks(ranked, group, find_cut(ranked, group, target), parsed, masks)
     return like(saliencies, masks)
+
+
+def fill_row_masks(
+    ranked: Ranked,
+    names: Sequence[str],
+    target: Target,
+    pattern: Unstructured | Block,
+    masks: Mapping[str, Array],
+    views: Mapping[str, View] | None = None,
+) -> list[select_kernels.CutStatistics]:
+    """Write masks that take the same number of weights or blocks from each row of each matrix."""
+    statistics = []
+    for name in names:
+        view = matrix_view if views is None else views[name]
+        # Scores of blocks are matrices already; others lie as their tensor does.
+        keys = ranked.arrays[name]
+        rows = view(keys) if isinstance(pattern, Unstructured) else keys
+        with _naming({name: keys}):
+            select_kernels.check_finite([keys])
+        compared = np.abs(rows) if ranked.order == "magnitude" else rows
+        kept = row_masks(compared, target.num_removed(rows.shape[1]))
+        if isinstance(pattern, Unstructured):
+            view(masks[name])[...] = kept
+            statistics.append(select_kernels.mask_statistics(keys, masks[name], ranked.order))
+        else:
+            expand_blocks(kept, view(masks[name]), pattern)
+            statistics.append(select_kernels.mask_statistics(keys, kept, ranked.order))
+    return statistics
 
 
 def fill_masks(

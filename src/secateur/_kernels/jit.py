@@ -1,4 +1,4 @@
-"""Numba kernels of the output statistics, and the only module that imports Numba.
+"""Numba kernels of output statistics and of swap search: the only module that imports Numba.
 
 Every kernel is compiled for a signature that is written out here, on first use, so nothing that a
 caller passes (a read-only array, another memory order) can set off another compilation. All stand
@@ -61,6 +61,17 @@ def activation_kernel(name: str, dtype: str) -> Callable[..., None]:
 def norms_kernel(dtype: str) -> Callable[..., None]:
     """Compile `_norms` for float32 or float64 outputs."""
     return _compile(_norms, _array(dtype, 2, readonly=True), _VECTOR)
+
+
+@functools.cache
+def swap_kernel() -> Callable[..., None]:
+    """Compile `_swap_rows` for float32 matrices."""
+    matrix = _array("float32", 2, readonly=False)
+    frozen = _array("float32", 2, readonly=True)
+    mask = types.Array(types.boolean, 2, "C")
+    counts = types.Array(types.int64, 1, "C")
+    integers = (types.int64,) * 3
+    return _compile(_swap_rows, frozen, matrix, matrix, mask, *integers, types.float64, counts)
 
 
 def _accumulate(o, shift, abs_sum, dev_sum, dev_square, largest):  # type: ignore[no-untyped-def]
@@ -351,3 +362,43 @@ _ACTIVATIONS = {
     "softplus": _softplus_loop,
     "exponential": _exponential_loop,
 }
+
+
+def _swap_rows(  # type: ignore[no-untyped-def]
+    hessian, weight, residual, mask, group, candidates, max_swaps, tolerance, swaps
+):
+    """Exchange kept against removed weights of each row while that lowers tr((T - V) H (T - V)^T).
+
+    H has unit diagonal and `residual` is (T - V) H. Taking out p and putting t at q changes the loss by
+    v_p (2 r_p + v_p) - (r_q + v_p H_pq)^2 at the best t = r_q + v_p H_pq. Only the `candidates` kept
+    weights that are cheapest to take out are tried; both places lie in the same `group` inputs.
+    """
+    rows, inputs = weight.shape
+    cost = np.empty(inputs)
+    for row in range(rows):
+        v, r, kept = weight[row], residual[row], mask[row]
+        for _ in range(max_swaps):
+            for p in range(inputs):
+                cost[p] = v[p] * (2.0 * r[p] + v[p]) if kept[p] else np.inf
+            best, out_at, in_at = -tolerance, -1, -1
+            for _ in range(candidates):
+                p = int(np.argmin(cost))
+                if not np.isfinite(cost[p]):
+                    break
+                start = p - p % group
+                for q in range(start, min(start + group, inputs)):
+                    if not kept[q]:
+                        gain = np.float64(r[q]) + np.float64(v[p]) * hessian[p, q]
+                        change = cost[p] - gain * gain
+                        if change < best:
+                            best, out_at, in_at = change, p, q
+                cost[p] = np.inf
+            if out_at < 0:
+                break
+            taken = v[out_at]
+            put = np.float32(r[in_at] + taken * hessian[out_at, in_at])
+            for j in range(inputs):
+                r[j] += taken * hessian[out_at, j] - put * hessian[in_at, j]
+            v[out_at], v[in_at] = np.float32(0.0), put
+            kept[out_at], kept[in_at] = False, True
+            swaps[row] += 1

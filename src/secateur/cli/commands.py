@@ -9,6 +9,7 @@ from typing import Any
 
 import secateur as sc
 from secateur.cli import sources
+from secateur.cli.calibration import data_options
 from secateur.cli.cutting import cut
 from secateur.cli.demos import demo
 from secateur.cli.display import console, print_json, print_sizes, print_text, progress, table
@@ -83,6 +84,7 @@ def prune(options: Namespace) -> None:
             scope=options.scope,
             include=options.include,
             exclude=options.exclude,
+            **data_options(options, model),
             inplace=True,
             progress=lambda name: advance(f"pruned {name}", total),
         )

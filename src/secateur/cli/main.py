@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 import secateur
+from secateur.cli.calibration import add_data_arguments
 from secateur.errors import SecateurError, TargetNotReachedWarning
 
 
@@ -82,13 +83,22 @@ def _add_prune_arguments(prune: argparse.ArgumentParser) -> None:
     )
     amount.add_argument("-t", "--threshold", type=float, help="saliencies strictly below it go")
     amount.add_argument("-k", "--count", type=int, help="exactly so many weights (or blocks) go")
-    prune.add_argument("--criterion", default="magnitude", help="magnitude, path or random")
+    prune.add_argument(
+        "--criterion",
+        help="magnitude (default), path or random; with --data also wanda, ria, obs, sparsegpt, taylor, "
+        "fisher or admm (default)",
+    )
     prune.add_argument(
         "--pattern", default="unstructured", help="unstructured, 2:4, block:4x1, ..."
     )
-    prune.add_argument("--scope", default="global", choices=["global", "layer"])
+    prune.add_argument(
+        "--scope",
+        choices=["global", "layer", "row"],
+        help="what is ranked together (default global, with --data layer)",
+    )
     prune.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
     prune.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
+    add_data_arguments(prune)
     _add_storage_arguments(prune)
 
 

@@ -5,7 +5,8 @@ from secateur.keras.cut_rules import register_rule
 from secateur.keras.cutting import CutResult, bind_plan, cut, plan_cut
 from secateur.keras.keeping import enforce_zeros, keep_zeros, release_zeros
 from secateur.keras.model_arrays import model_arrays
-from secateur.keras.pruning import ModelPrunePlan, Result, plan_prune, prune
+from secateur.keras.pruning import DataModelPrunePlan, ModelPrunePlan, plan_prune, prune
+from secateur.keras.results import Result
 from secateur.keras.rules import register_layer
 from secateur.keras.tensors import find_tensors
 from secateur.keras.training import Pruning
@@ -13,6 +14,7 @@ from secateur.keras.training import Pruning
 __all__ = [
     "AutoAlign",
     "CutResult",
+    "DataModelPrunePlan",
     "ModelPrunePlan",
     "Pruning",
     "Result",

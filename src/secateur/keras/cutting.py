@@ -35,7 +35,7 @@ from secateur.keras.alignment import AutoAlign
 from secateur.keras.bypass import Candidate
 from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
-from secateur.keras.data import calibration_data, input_signature
+from secateur.keras.data import calibration_data, first_batch, graph_signature
 from secateur.keras.describe import Description
 from secateur.keras.fidelity import check_trace
 from secateur.keras.measuring import measure_outputs
@@ -159,11 +159,11 @@ def plan_cut(
     measure = measure or ("path" if data is None else "mean")
     _check_measure(measure, data is not None)
     bypassing = _bypass_target(target, choice, keep, measure, data is not None)
-    sample = _first(data) if not getattr(model, "inputs", None) and data is not None else None
+    sample = first_batch(data) if not getattr(model, "inputs", None) and data is not None else None
     bench = open_bench(model, sample)
     batches = None
     if data is not None:
-        batches = _batches(bench.description, model, data, batch_size, max_samples)
+        batches = _batches(bench.description, data, batch_size, max_samples)
         check_trace(bench.graph, _samples(bench.description, batches)[0])
     told = None if batches is None else _Told(batches, progress)
     bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
@@ -275,7 +275,7 @@ def bind_plan(
         InvalidArgumentError: The plan was made for other layers.
     """
     _check_model(model)
-    bench = open_bench(model, _first(data) if data is not None else None)
+    bench = open_bench(model, first_batch(data) if data is not None else None)
     _check_bypasses(plan, bench)
     bench = without(bench, plan.bypassed)
     found = [(n, g.makers, len(g.units)) for n, g in zip(bench.names, bench.groups, strict=True)]
@@ -292,7 +292,7 @@ def bind_plan(
             raise InvalidArgumentError(
                 f"The plan cuts {own.name!r}, which stays whole: {group.reason}."
             )
-    batches = None if data is None else _batches(bench.description, model, data, 32, None)
+    batches = None if data is None else _batches(bench.description, data, 32, None)
     return _bound(plan, model, bench, batches, proof)
 
 
@@ -331,35 +331,10 @@ def _check_measure(measure: str, has_data: bool) -> None:
         )
 
 
-def _first(data: Any) -> Any:
-    """One batch of raw data, to learn the shapes that a subclassed model takes."""
-    if hasattr(data, "shape") or isinstance(data, (list, dict)):
-        return tree.map_structure(np.asarray, data)
-    if isinstance(data, tuple):
-        return tree.map_structure(np.asarray, data[0])
-    if isinstance(data, keras.utils.PyDataset):
-        first = data[0]
-    elif hasattr(data, "__next__"):
-        return None
-    else:
-        first = next(iter(data))
-    return first[0] if isinstance(first, tuple) else first
-
-
-class _Signed:
-    """What `input_signature` reads of a model, taken from the trace."""
-
-    def __init__(self, description: Description) -> None:
-        self.name = description.graph.model.name
-        self.input = description.graph.input_structure
-        self.inputs = tree.flatten(self.input)
-
-
 def _batches(
-    description: Description, model: Any, data: Any, batch_size: int, max_samples: int | None
+    description: Description, data: Any, batch_size: int, max_samples: int | None
 ) -> CalibrationData:
-    signed = model if getattr(model, "inputs", None) else _Signed(description)
-    signature = input_signature(signed)
+    signature = graph_signature(description.graph)
     return calibration_data(signature, data, batch_size, max_samples=max_samples)
 
 

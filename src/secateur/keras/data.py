@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
 from secateur.calibration import BatchSource, CalibrationData
 from secateur.errors import ArgumentTypeError, UnsupportedModelError
+from secateur.keras.flatten import Graph
 from secateur.signature import InputSignature, InputSpec
 
 
@@ -43,7 +47,7 @@ def calibration_data(
     )
 
 
-def input_signature(model: keras.Model) -> InputSignature:
+def input_signature(model: Any) -> InputSignature:
     """Say what a model takes: names, shapes, dtypes, and in which collection.
 
     Args:
@@ -71,6 +75,36 @@ def input_signature(model: keras.Model) -> InputSignature:
         specs = tuple(_spec(tensor) for tensor in structure)
         return InputSignature(specs, "single" if len(specs) == 1 else "list")
     return InputSignature((_spec(structure),), "single")
+
+
+def graph_signature(graph: Graph) -> InputSignature:
+    """Say what a model takes, from its flat graph: subclassed models tell no other way.
+
+    Raises:
+        UnsupportedModelError: Its inputs are nested.
+    """
+    structure = graph.input_structure
+    traced = SimpleNamespace(name=graph.model.name, input=structure, inputs=tree.flatten(structure))
+    return input_signature(graph.model if getattr(graph.model, "inputs", None) else traced)
+
+
+def first_batch(data: object) -> Any:
+    """A batch of raw data, to learn the shapes that a subclassed model takes.
+
+    Returns:
+        Inputs without labels; None where looking would use the data up.
+    """
+    if hasattr(data, "shape") or isinstance(data, (list, dict)):
+        return tree.map_structure(np.asarray, data)
+    if isinstance(data, tuple):
+        return tree.map_structure(np.asarray, data[0])
+    if isinstance(data, keras.utils.PyDataset):
+        first = data[0]
+    elif hasattr(data, "__next__") or not isinstance(data, Iterable):
+        return None
+    else:
+        first = next(iter(data))
+    return first[0] if isinstance(first, tuple) else first
 
 
 def as_source(data: object) -> object:

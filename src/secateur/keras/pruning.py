@@ -1,58 +1,35 @@
-"""Prune a Keras model: find its weight matrices, plan and apply over their arrays, write them back."""
+"""`prune` and `plan_prune` for Keras models, with data and without."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from secateur.arrays import Array
-from secateur.criteria import Criterion, Path, get_criterion
+from secateur.activation_store import GIGABYTE
+from secateur.criteria import Criterion
+from secateur.data_criteria import DataCriterion
+from secateur.data_plan import DataPrunePlan
 from secateur.errors import InvalidArgumentError
-from secateur.keras.chains import require_chain
+from secateur.keras import weight_pruning
+from secateur.keras.choosing import Selection, Selectors
 from secateur.keras.cloning import clone_model
-from secateur.keras.keeping import keep_zeros
-from secateur.keras.selecting import Selector, resolve_targets, select_tensors
-from secateur.keras.tensors import FoundTensors, WeightTensor, find_tensors
-from secateur.keras.variables import empty_like, give_array, read_array
+from secateur.keras.data import first_batch
+from secateur.keras.data_jobs import OnData
+from secateur.keras.data_pruning import Calibration
+from secateur.keras.results import Result
 from secateur.keras.walk import is_graph
-from secateur.patterns import Pattern, Unstructured, parse_pattern
+from secateur.keras.weight_pruning import How, prepare
+from secateur.patterns import Pattern, parse_pattern
 from secateur.plan import PrunePlan
-from secateur.pruning import (
-    Progress,
-    Request,
-    Tensors,
-    apply_plan,
-    array_targets,
-    make_plan,
-    rank,
-    warn_if_short,
-)
-from secateur.report import Left, PruneReport
-from secateur.selection import Norm, Ranked
+from secateur.pruning import Progress, Request, warn_if_short
+from secateur.recipes import Method, weight_criterion
+from secateur.reconstruction import Solver
+from secateur.report import Left
+from secateur.selection import Norm
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
-
-Selectors: TypeAlias = "Selector | Iterable[Selector] | None"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A pruned model and what was done to it.
-
-    Attributes:
-        model: An ordinary Keras model.
-        masks: Weight name -> boolean array of the weight's shape, True = kept.
-        report: Per weight: shape, sparsity asked for and reached, threshold, largest saliency that
-            went and smallest that stayed; and what was left as it is, with the reason.
-        plan: What was decided.
-    """
-
-    model: Any
-    masks: dict[str, Array]
-    report: PruneReport
-    plan: PrunePlan
 
 
 @dataclass(frozen=True)
@@ -76,25 +53,41 @@ class ModelPrunePlan:
             InvalidArgumentError: The model's weights no longer have the shapes the plan was made for.
         """
         target = self.model if inplace else clone_model(self.model)
-        return _apply(self.plan, target, self.left, None, None)
+        return weight_pruning.apply(self.plan, target, self.left, None, None)
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                str(self.plan),
-                *(f"  left as it is: {left.name}: {left.reason}" for left in self.left),
-            ]
-        )
+        return _with_left(str(self.plan), self.left)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """The chosen tensors of one model and what is compared."""
+@dataclass(frozen=True, eq=False)
+class DataModelPrunePlan:
+    """What pruning on data is to do to a model; nothing has changed yet.
 
-    tensors: Tensors
-    ranked: Ranked
-    plan: PrunePlan
+    Attributes:
+        model: The model it was made for.
+        plan: How much of each weight goes, and by which method.
+        left: What will be left as it is, with the reason.
+    """
+
+    model: Any
+    plan: DataPrunePlan
     left: tuple[Left, ...]
+    _asked: OnData
+
+    def apply(self, *, inplace: bool = False) -> Result:
+        """Prune a copy of the model, or with `inplace` the model itself: the data goes through it.
+
+        Raises:
+            NonFiniteError, FactorisationError: As for `prune`.
+        """
+        return self._asked.run(self.model if inplace else clone_model(self.model), self.plan)
+
+    def __str__(self) -> str:
+        return _with_left(str(self.plan), self.left)
+
+
+def _with_left(text: str, left: tuple[Left, ...]) -> str:
+    return "\n".join([text, *(f"  left as it is: {own.name}: {own.reason}" for own in left)])
 
 
 def prune(
@@ -103,16 +96,27 @@ def prune(
     sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
-    criterion: str | Criterion = "magnitude",
+    criterion: str | Criterion | DataCriterion | None = None,
     pattern: str | Pattern = "unstructured",
-    scope: str | Mapping[Any, str] = "global",
+    scope: str | Mapping[Any, str] | None = None,
     norm: Norm = "l2",
     include: Selectors = None,
     exclude: Selectors = None,
+    data: Any = None,
+    reconstruction: str | Solver | None = None,
+    allocation: str | None = None,
+    damping: float | None = None,
+    asymmetric: bool | None = None,
+    refit_bias: bool | None = None,
+    refit_norms: bool | None = None,
+    mask: Any = None,
+    batch_size: int = 32,
+    max_samples: int | None = None,
+    memory: int = GIGABYTE,
     inplace: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Zero the least salient weights of a Keras model.
+    """Zero the least salient weights of a Keras model; with data, make up for them with the others.
 
     Kernels of dense, convolutional, recurrent and attention layers are pruned, wherever they stand in
     nested models and wrappers; embeddings and custom weights if `include` names them; biases and
@@ -121,21 +125,44 @@ def prune(
     Args:
         model: A built model: Sequential, functional or subclassed. A subclassed model comes back as a
             functional model of the same layers (unless `inplace`).
-        sparsity: Fraction of zeros over the chosen weights, 0 to 1: exactly `round(sparsity * size)` go.
-            Or a mapping of layer name, weight name or pattern to the fraction for each of its weights;
-            what it does not name is left.
+        sparsity: Fraction of zeros, 0 to 1: exactly `round(sparsity * size)` go, of all chosen weights
+            or of each group of `scope`. Or a mapping of layer name, weight name or pattern to the
+            fraction for each of its weights; what it does not name is left.
         threshold: Weights with a saliency strictly below go.
-        count: Exactly this many weights (or blocks) go.
-        criterion: "magnitude", "random", "path" (for models that are one chain of Dense layers) or a
-            `Criterion`.
+        count: Exactly this many weights (or blocks) go, of each group of `scope`.
+        criterion: Without data "magnitude" (default), "random", "path" (for models that are one chain
+            of Dense layers) or a `Criterion`. With data also "wanda", "ria", "obs", "sparsegpt", with
+            labels "taylor" and "fisher", or a `DataCriterion`; left out, "admm" chooses and repairs
+            together, the best there is.
         pattern: "unstructured", "n:m" (n kept of m consecutive inputs; its own target) or "block:RxC"
             (R outputs by C inputs).
-        scope: What is ranked together: "global", "layer" (each weight matrix alone), or a mapping of
-            layer name or pattern to the name of a group.
+        scope: What is ranked together: "global" (default without data), "layer" (each weight matrix
+            alone; default with data), "row" (each output alone), or a mapping of layer name or pattern
+            to the name of a group.
         norm: How a block's saliency is made of its weights': "l1" or "l2".
         include: Layers, layer types, names or patterns: only these. Default: every weight matrix but
             embeddings.
         exclude: The same, for what to leave.
+        data: Calibration samples: an array, a list or dict of arrays, a generator, a tf.data.Dataset or
+            PyDataset. A few hundred will do, more is better. Labels, as in (x, y), are only looked at by
+            "taylor" and "fisher".
+        reconstruction: What makes up for what goes: "refit" (least squares on what is left),
+            "sparsegpt", "admm", a `Solver`, or "none". Default: with a criterion as published, else
+            "admm".
+        allocation: How one sparsity is shared out over the weights: "uniform" (default; hard to beat on
+            encoders), "erk", "lamp", "owl" or "global" (by normalised OBS losses).
+        damping: How strongly weights are held to what they were: a part of the inputs' mean squares.
+            Default 0.05, for published methods what their papers say, 0.01.
+        asymmetric: Keep the given network's outputs, fed with what the pruned one makes of the data so
+            far. Default: wherever weights are repaired by a method of ours.
+        refit_bias: Whether the bias behind a weight changes, too. Default: as `asymmetric`.
+        refit_norms: Whether scales and offsets of layer normalisations change, too, to bring what they
+            put out near what it was. Default: as `asymmetric`.
+        mask: Which positions of padded data are real, where neither Keras masks nor a `mask=` in the
+            model say so: an array (samples, time), or the name of the input that is the mask.
+        batch_size: For data given as arrays. The result does not depend on it beyond rounding.
+        max_samples: Read no more than so many samples.
+        memory: Bytes of activations kept in memory; the rest goes to a temporary file.
         inplace: Change the model given instead of a copy.
         progress: Called with each weight's name when it is done.
 
@@ -144,12 +171,16 @@ def prune(
         state.
 
     Raises:
-        UnsupportedModelError: The model is not built, or cannot be copied.
-        InvalidArgumentError: No target, more than one, or out of range; a name that matches nothing.
-        NonFiniteError: A weight is NaN or infinite; the message names it and nothing was changed.
+        UnsupportedModelError: The model is not built, or cannot be copied or traced.
+        InvalidArgumentError: No target, more than one, or out of range; a name that matches nothing;
+            data that does not fit the model, or says nothing of a weight that is named.
+        NonFiniteError: A weight is NaN or infinite, or what goes into one; the message names it and
+            nothing was changed.
+        FactorisationError: The data says too little for this `damping`.
 
     Warns:
         TargetNotReachedWarning: Fewer weights are zero than asked for; it says why.
+        CalibrationWarning: Fewer samples than the method needs.
 
     Example:
         >>> import keras
@@ -158,12 +189,16 @@ def prune(
         >>> result.report["out/kernel"].num_zeros
         24
     """
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
+    how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
+    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias, refit_norms)
+    calibration = Calibration(data, mask, batch_size, max_samples, memory)
+    asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
+    if data is not None:
+        return asked.run(model if inplace else _clone(model, data), None, progress)
     target = model if inplace else clone_model(model)
-    how = (sparsity, threshold, count, scope)
-    prepared = _prepare(target, request, how, include, exclude)
-    result = _apply(prepared.plan, target, prepared.left, prepared, progress)
-    warn_if_short(result.plan, result.report)
+    prepared = prepare(target, _without_data(asked), how, selection)
+    result = weight_pruning.apply(prepared.plan, target, prepared.left, prepared, progress)
+    warn_if_short(prepared.plan, result.report)
     return result
 
 
@@ -173,19 +208,31 @@ def plan_prune(
     sparsity: float | Mapping[Any, float] | None = None,
     threshold: float | None = None,
     count: int | None = None,
-    criterion: str | Criterion = "magnitude",
+    criterion: str | Criterion | DataCriterion | None = None,
     pattern: str | Pattern = "unstructured",
-    scope: str | Mapping[Any, str] = "global",
+    scope: str | Mapping[Any, str] | None = None,
     norm: Norm = "l2",
     include: Selectors = None,
     exclude: Selectors = None,
-) -> ModelPrunePlan:
+    data: Any = None,
+    reconstruction: str | Solver | None = None,
+    allocation: str | None = None,
+    damping: float | None = None,
+    asymmetric: bool | None = None,
+    refit_bias: bool | None = None,
+    refit_norms: bool | None = None,
+    mask: Any = None,
+    batch_size: int = 32,
+    max_samples: int | None = None,
+    memory: int = GIGABYTE,
+) -> ModelPrunePlan | DataModelPrunePlan:
     """Decide what `prune` would remove, and change nothing.
 
     Args, Raises: As for `prune`.
 
     Returns:
-        A plan that prints, turns into JSON (`.plan.to_json()`) and can be applied (`.apply()`).
+        A plan that prints, turns into JSON (`.plan.to_json()`) and can be applied (`.apply()`). With
+        data it says how much of each weight goes; which, comes out when it is applied.
 
     Example:
         >>> import keras
@@ -194,99 +241,40 @@ def plan_prune(
         >>> plan.apply().report.size
         32
     """
-    request = Request(get_criterion(criterion), parse_pattern(pattern), norm)
+    how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
+    method = Method(criterion, reconstruction, damping, asymmetric, refit_bias, refit_norms)
+    calibration = Calibration(data, mask, batch_size, max_samples, memory)
+    asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
     # A subclassed model's weights get other names once it is traced, so the plan is for the trace.
-    target = model if is_graph(model) else clone_model(model)
-    prepared = _prepare(target, request, (sparsity, threshold, count, scope), include, exclude)
+    target = model if is_graph(model) else _clone(model, data)
+    if data is not None:
+        plan, left = asked.decide(target)
+        return DataModelPrunePlan(target, plan, left, asked)
+    prepared = prepare(target, _without_data(asked), how, selection)
     return ModelPrunePlan(target, prepared.plan, prepared.left)
 
 
-def _prepare(
-    model: Model,
-    request: Request,
-    how: tuple[Any, Any, Any, Any],
-    include: Selectors,
-    exclude: Selectors,
-) -> _Prepared:
-    sparsity, threshold, count, scope = how
-    found = find_tensors(model)
-    if isinstance(sparsity, Mapping):
-        sparsity = resolve_targets(found, sparsity)
-        include = list(sparsity) if include is None else include
-    chosen = select_tensors(found, include, exclude)
-    chosen, unfit = _fit_for(request.pattern, chosen)
-    names = {tensor.name for tensor in chosen}
-    left = tuple(Left(name, why) for name, why in found.left if name not in names) + unfit
-    if not chosen:
-        why = "; ".join(f"{entry.name}: {entry.reason}" for entry in left) or "it has no weights"
-        raise InvalidArgumentError(f"There is nothing to prune in model {model.name!r}: {why}.")
-    if isinstance(sparsity, Mapping):
-        sparsity = {name: value for name, value in sparsity.items() if name in names}
-    if isinstance(scope, Mapping):
-        scope = {n: g for n, g in resolve_targets(found, scope).items() if n in names}
-    tensors = _tensors(chosen)
-    order = [tensor.name for tensor in chosen]
-    groups = array_targets(order, request.pattern, scope, sparsity, threshold, count)
-    ranked = _rank(model, found, tensors, request)
-    return _Prepared(tensors, ranked, make_plan(tensors, ranked, request, groups), left)
+def _clone(model: Model, data: Any) -> Model:
+    """A copy to be changed; data tells what a subclassed model takes, where nothing else does."""
+    if data is None or is_graph(model):
+        return clone_model(model)
+    return clone_model(model, input_spec=first_batch(data))
 
 
-def _fit_for(
-    pattern: Pattern, chosen: Iterable[WeightTensor]
-) -> tuple[tuple[WeightTensor, ...], tuple[Left, ...]]:
-    """Set those aside whose axes cannot be read as (out, in) where the pattern needs that."""
-    if isinstance(pattern, Unstructured):
-        return tuple(chosen), ()
-    fit, unfit = [], []
-    for tensor in chosen:
-        if tensor.view.interleaved:
-            unfit.append(Left(tensor.name, f"{tensor.view.interleaved}; {pattern} needs one"))
-        else:
-            fit.append(tensor)
-    return tuple(fit), tuple(unfit)
-
-
-def _tensors(chosen: Iterable[WeightTensor]) -> Tensors:
-    arrays = {tensor.name: read_array(tensor.variable) for tensor in chosen}
-    return Tensors(arrays, {tensor.name: tensor.to_matrix for tensor in chosen})
-
-
-def _rank(model: Model, found: FoundTensors, tensors: Tensors, request: Request) -> Ranked:
-    if not isinstance(request.criterion, Path):
-        return rank(tensors, request)
-    # A path runs through every matrix of the chain, those that are not pruned among them.
-    chain = _tensors(require_chain(model, found))
-    if missing := tensors.arrays.keys() - chain.arrays.keys():
+def _without_data(asked: OnData) -> Request:
+    """The same request for weights alone; what only makes sense with data is refused."""
+    given = {
+        "reconstruction": asked.method.reconstruction,
+        "damping": asked.method.damping,
+        "asymmetric": asked.method.asymmetric,
+        "refit_bias": asked.method.refit_bias,
+        "refit_norms": asked.method.refit_norms,
+        "allocation": asked.allocation,
+        "mask": asked.calibration.mask,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if names:
         raise InvalidArgumentError(
-            f"Criterion 'path' scores the kernels of a chain of Dense layers; {sorted(missing)} are "
-            "not among them. Exclude them or choose another criterion."
+            f"{', '.join(names)} can only be used with data; pass calibration samples as data=..."
         )
-    ranked = rank(chain, request)
-    return Ranked({name: ranked.arrays[name] for name in tensors.arrays}, ranked.order)
-
-
-def _apply(
-    plan: PrunePlan,
-    model: Model,
-    left: tuple[Left, ...],
-    prepared: _Prepared | None,
-    progress: Progress | None,
-) -> Result:
-    by_name = {tensor.name: tensor for tensor in find_tensors(model).tensors}
-    if missing := plan.tensors.keys() - by_name.keys():
-        raise InvalidArgumentError(
-            f"The plan names weights that the model does not have: {sorted(missing)[:5]}; "
-            "make a new plan."
-        )
-    chosen = [by_name[name] for name in plan.tensors]
-    tensors = _tensors(chosen) if prepared is None else prepared.tensors
-    ranked = None if prepared is None else prepared.ranked
-    if ranked is None and isinstance(plan.criterion, Path):
-        request = Request(plan.criterion, plan.pattern, plan.norm)
-        ranked = _rank(model, find_tensors(model), tensors, request)
-    out = {name: empty_like(array) for name, array in tensors.arrays.items()}
-    masks, report = apply_plan(plan, tensors, out, ranked=ranked, progress=progress)
-    for name in masks:  # nothing is written before everything is known
-        give_array(by_name[name].variable, out[name])
-    keep_zeros(model, masks)
-    return Result(model, masks, PruneReport(report.tensors, left), plan)
+    return Request(weight_criterion(asked.method.criterion), asked.pattern, asked.norm)

@@ -1,0 +1,380 @@
+"""Walk over a model on calibration data, weight by weight, the dense network beside what is made of it.
+
+Two streams of activations run side by side: of the network as it was given (dense), and as it is with
+the weights that have been changed so far (compressed). A tensor that no change has reached yet is kept
+once. Between passes live tensors lie in a store with a budget of memory; inside a pass a batch is run
+through all its calls, so only what later passes need is ever kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from keras import ops, tree
+from keras.src import backend
+
+from secateur.activation_store import GIGABYTE, ActivationStore
+from secateur.arrays import Array
+from secateur.keras.flatten import Call, Graph, Source, Tensor
+from secateur.keras.padding import Padding
+from secateur.keras.running import fill, input_values, run_call
+from secateur.keras.staging import Inlet, Schedule, TapGroup
+from secateur.keras.variables import give_array, read_array
+
+Stream: TypeAlias = Literal["dense", "compressed"]
+
+# Rows of convolutions are many times their input; a batch whose rows take more is looked at in parts.
+_ROWS_BYTES = 1 << 27
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What goes into a weight on some samples.
+
+    Attributes:
+        compressed: (groups, lead..., in), in the network as it is now.
+        dense: The same positions in the given network; the same array where nothing differs.
+        keep: (lead...) bool, the real positions; None where all are.
+    """
+
+    compressed: Array
+    dense: Array
+    keep: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Changed:
+    variable: Any
+    before: Array
+    after: Array
+
+
+class CalibrationWalk:
+    """Gives the weights that are to be changed one group after the other, and what goes into them.
+
+    Use it in a `with` block; without `commit` the model is afterwards what it was.
+
+    Args:
+        graph: The model, as `open_graph` flattens it; its variables are what is changed.
+        schedule: The order, by `make_schedule`.
+        batches: Inputs as the model takes them; can be iterated more than once.
+        padding: Which positions are real.
+        beside: Whether the dense network's rows are wanted; False halves the work, and `Rows.dense` is
+            then the same as `Rows.compressed`.
+        budget: Bytes of activations that may be kept in memory; the rest goes to a temporary file.
+
+    Example:
+        >>> import keras
+        >>> from secateur.keras.staging import make_schedule
+        >>> from secateur.keras.taps import open_graph
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> graph = open_graph(model)
+        >>> padding = Padding(graph)
+        >>> schedule = make_schedule(graph, {id(model.layers[0]._kernel)}, padding)
+        >>> with CalibrationWalk(graph, schedule, [np.ones((5, 3), "float32")], padding) as walk:
+        ...     for group in walk.groups():
+        ...         print([rows.compressed.shape for rows in walk.rows(group.inlets)])
+        [(1, 5, 3)]
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        schedule: Schedule,
+        batches: Iterable[Any],
+        padding: Padding,
+        *,
+        beside: bool = True,
+        budget: int = GIGABYTE,
+    ) -> None:
+        self._graph = graph
+        self._schedule = schedule
+        self._batches = batches
+        self._padding = padding
+        self._beside = beside
+        self._tensors = _Tensors(ActivationStore(budget))
+        self._changed: dict[int, _Changed] = {}
+        self._differing: set[int] = set()
+        self._sizes: list[int] = []
+        self._committed = False
+
+    def __enter__(self) -> CalibrationWalk:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tensors.store.close()
+        if not self._committed:
+            self._set([(change.variable, change.before) for change in self._changed.values()])
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the data."""
+        return sum(self._sizes)
+
+    def commit(self) -> None:
+        """Leave the changes in the model when the `with` block ends."""
+        self._committed = True
+
+    def groups(self) -> Iterator[TapGroup]:
+        """The groups in order; each must be dealt with (`change`) before the next is asked for."""
+        for number, groups in enumerate(self._schedule.groups):
+            self._run(number)
+            yield from groups
+
+    def change(self, variable: Any, array: Array) -> None:
+        """Put new values into a variable; the dense stream goes on with the old ones.
+
+        Args:
+            variable: Of the graph's model.
+            array: Its shape and dtype; given away.
+        """
+        known = self._changed.get(id(variable))
+        before = read_array(variable) if known is None else known.before
+        give_array(variable, array)
+        self._changed[id(variable)] = _Changed(variable, before, array)
+
+    def rows(self, inlets: Sequence[Inlet]) -> Iterator[Rows]:
+        """What goes into the weights of the group at hand, part by part, on all of the data."""
+        for inlet in inlets:
+            call = inlet.call
+            differs = self._differs(call)
+            for batch in self._numbers(call):
+                arguments = self._arguments("compressed" if differs else "dense", batch, call)
+                beside = self._arguments("dense", batch, call) if differs else arguments
+                explicit = [
+                    self._get("dense", batch, tensor) for tensor in self._schedule.masks[id(call)]
+                ]
+                part = self._padding.part(sum(self._sizes[:batch]), self._sizes[batch])
+                for now, dense, masks, own in _parts(
+                    inlet, self._sizes[batch], arguments, beside, explicit, part
+                ):
+                    yield self._look(inlet, now, dense if differs else now, masks, own)
+
+    def dense_rows(self, inlets: Sequence[Inlet]) -> Iterator[tuple[int, Rows]]:
+        """Run the given network once more; number of the inlet, and what goes into it there.
+
+        Only before anything has been changed.
+        """
+        numbers: dict[int, list[int]] = {}
+        for number, inlet in enumerate(inlets):
+            numbers.setdefault(id(inlet.call), []).append(number)
+        start = 0
+        for samples in self._batches:
+            values = input_values(self._graph, samples)
+            size = _num_samples(samples)
+            part = self._padding.part(start, size)
+            start += size
+            for call in self._graph.calls:
+                arguments = fill(values, call.args), fill(values, call.kwargs)
+                explicit = [
+                    values[id(t)] for t in self._schedule.masks.get(id(call), ()) if id(t) in values
+                ]
+                for number in numbers.get(id(call), ()):
+                    inlet = inlets[number]
+                    for now, _, masks, own in _parts(
+                        inlet, size, arguments, arguments, explicit, part
+                    ):
+                        yield number, self._look(inlet, now, now, masks, own)
+                outputs = run_call(call, *arguments)
+                values.update((id(t), v) for t, v in zip(call.outputs, outputs, strict=True))
+
+    def _look(
+        self, inlet: Inlet, now: Any, dense: Any, masks: Sequence[Any], part: Array | None
+    ) -> Rows:
+        compressed = _grouped(inlet, inlet.tap.rows(*now))
+        beside = compressed
+        if dense is not now:
+            with self._dense_weights([inlet.call]):
+                beside = _grouped(inlet, inlet.tap.rows(*dense))
+        lead = compressed.shape[1:-1]
+        keep = self._padding.keep(inlet.call, dense[0], lead, masks, part)
+        return Rows(compressed, beside, keep)
+
+    def _numbers(self, call: Call) -> range:
+        """Numbers of the batches that a call is to be seen on: of a constant, the first will do."""
+        constant = all(id(tensor) in self._schedule.constant for tensor in call.inputs)
+        return range(1 if constant else len(self._sizes))
+
+    def _differs(self, call: Call) -> bool:
+        """Whether what a call computes, or a later weight of it takes, is not what it was."""
+        if not self._beside:
+            return False
+        if any(id(tensor) in self._differing for tensor in call.inputs):
+            return True
+        return any(id(variable) in self._changed for variable in _variables(call))
+
+    def _run(self, number: int) -> None:
+        calls = self._schedule.passes[number]
+        if number == 0:
+            self._take_inputs()
+        differing = [call for call in calls if self._spreads(call)]
+        with self._dense_weights(calls):
+            self._run_stream("dense", number, calls)
+        self._run_stream("compressed", number, differing)
+        self._forget(number)
+
+    def _spreads(self, call: Call) -> bool:
+        if not self._differs(call):
+            return False
+        self._differing.update(id(tensor) for tensor in call.outputs)
+        return True
+
+    def _take_inputs(self) -> None:
+        for batch, samples in enumerate(self._batches):
+            values = input_values(self._graph, samples)
+            self._sizes.append(_num_samples(samples))
+            for tensor in self._graph.inputs:
+                if id(tensor) in self._schedule.last_pass:
+                    self._tensors.put("dense", batch, tensor, values[id(tensor)])
+        self._padding.part(0, self.num_samples)
+
+    def _run_stream(self, stream: Stream, number: int, calls: Sequence[Call]) -> None:
+        if not calls:
+            return
+        constant = self._schedule.constant
+        for batch in range(len(self._sizes)):
+            values: dict[int, Any] = {}
+            for call in calls:
+                fixed = all(id(tensor) in constant for tensor in call.outputs)
+                if fixed and batch:
+                    continue
+                for tensor in call.inputs:
+                    if id(tensor) not in values:
+                        values[id(tensor)] = self._get(stream, batch, tensor)
+                outputs = run_call(call, fill(values, call.args), fill(values, call.kwargs))
+                for tensor, value in zip(call.outputs, outputs, strict=True):
+                    values[id(tensor)] = value
+                    # What a call of the next pass takes, its rows are looked at after this one.
+                    if fixed or self._schedule.last_pass.get(id(tensor), -1) > number:
+                        self._tensors.put(stream, 0 if fixed else batch, tensor, value)
+
+    def _forget(self, number: int) -> None:
+        self._tensors.drop(
+            identity
+            for identity, last in self._schedule.last_pass.items()
+            if last <= number and identity not in self._schedule.constant
+        )
+
+    def _arguments(self, stream: Stream, batch: int, call: Call) -> Any:
+        values = {id(tensor): self._get(stream, batch, tensor) for tensor in call.inputs}
+        return fill(values, call.args), fill(values, call.kwargs)
+
+    def _get(self, stream: Stream, batch: int, tensor: Tensor) -> Any:
+        own = stream if id(tensor) in self._differing else "dense"
+        return self._tensors.get(own, 0 if id(tensor) in self._schedule.constant else batch, tensor)
+
+    @contextlib.contextmanager
+    def _dense_weights(self, calls: Iterable[Call]) -> Iterator[None]:
+        """The given network's weights, in some calls, while this lasts."""
+        changed = self._changed if self._beside else {}
+        found = {id(v): v for call in calls for v in _variables(call) if id(v) in changed}
+        changes = [self._changed[identity] for identity in found]
+        self._set([(change.variable, change.before) for change in changes])
+        try:
+            yield
+        finally:
+            self._set([(change.variable, change.after) for change in changes])
+
+    def _set(self, pairs: Iterable[tuple[Any, Array]]) -> None:
+        for variable, array in pairs:
+            give_array(variable, array)
+
+
+class _Tensors:
+    """Values of a graph's tensors by stream and batch, with the masks that Keras hangs on them."""
+
+    def __init__(self, store: ActivationStore) -> None:
+        self.store = store
+        self._keys: dict[int, list[Any]] = {}
+
+    def put(self, stream: Stream, batch: int, tensor: Tensor, value: Any) -> None:
+        key = (stream, batch, id(tensor))
+        self._keep(key, value)
+        mask = backend.get_keras_mask(value)
+        if mask is not None:
+            self._keep((*key, "mask"), mask)
+
+    def get(self, stream: Stream, batch: int, tensor: Tensor) -> Any:
+        key = (stream, batch, id(tensor))
+        value = ops.convert_to_tensor(self.store.get(key), dtype=tensor.dtype)
+        if (*key, "mask") in self.store:
+            backend.set_keras_mask(value, ops.convert_to_tensor(self.store.get((*key, "mask"))))
+        return value
+
+    def drop(self, identities: Iterable[int]) -> None:
+        for identity in list(identities):
+            for key in self._keys.pop(identity, ()):
+                self.store.drop(key)
+
+    def _keep(self, key: Any, value: Any) -> None:
+        self.store.put(key, np.asarray(value))
+        self._keys.setdefault(key[2], []).append(key)
+
+
+def _variables(call: Call) -> list[Any]:
+    operation = call.operation
+    if isinstance(operation, Source):
+        return [operation.variable]
+    return list(getattr(operation, "variables", ()))
+
+
+def _num_samples(samples: Any) -> int:
+    return int(tree.flatten(samples)[0].shape[0])
+
+
+def _grouped(inlet: Inlet, rows: Array) -> Array:
+    if rows.dtype.kind in "biu":
+        rows = rows.astype(np.float32)
+    return rows[None] if inlet.tap.groups == 1 else rows
+
+
+def _parts(
+    inlet: Inlet, size: int, now: Any, dense: Any, masks: Any, part: Array | None
+) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Cut a batch into parts whose rows take a bounded amount of memory."""
+    values = tree.flatten(now)
+    first = next((leaf for leaf in values if backend.is_tensor(leaf)), None)
+    step = size
+    if first is not None and size > 1 and len(first.shape) > 2:
+        width = max(_width(inlet), int(first.shape[-1]))
+        rows = int(np.prod([int(extent) for extent in first.shape[:-1]]))
+        step = max(1, min(size, size * _ROWS_BYTES // max(4 * rows * width, 1)))
+    if step >= size:
+        yield now, dense, masks, part
+        return
+    for start in range(0, size, step):
+        yield (
+            _slice(now, start, step, size),
+            _slice(dense, start, step, size),
+            _slice(masks, start, step, size),
+            _slice(part, start, step, size),
+        )
+
+
+def _width(inlet: Inlet) -> int:
+    shape = [int(extent) for extent in inlet.tap.variable.shape]
+    return int(np.prod(shape[:-1]))
+
+
+def _slice(nest: Any, start: int, step: int, size: int) -> Any:
+    def cut(leaf: Any) -> Any:
+        shape: Any = getattr(leaf, "shape", ())
+        if not len(shape) or shape[0] != size:
+            return leaf
+        piece = leaf[start : start + step]
+        mask = backend.get_keras_mask(leaf) if backend.is_tensor(leaf) else None
+        if mask is not None:
+            backend.set_keras_mask(piece, mask[start : start + step])
+        return piece
+
+    return tree.map_structure(cut, nest)

@@ -1,0 +1,422 @@
+"""What a layer is fed: norms, means and Gram matrices of its inputs, streamed in one pass.
+
+Products are float32 BLAS over blocks of a fixed number of rows, sums are float64. Every block is
+centred about its own mean before it is squared and the blocks are merged by Chan, Golub & LeVeque's
+rule (1979), so inputs that are large and nearly constant keep the digits of their small variation.
+Since the blocks are filled from the stream of rows, how the stream was split into batches does not
+change a bit of the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from secateur.arrays import Array, check_float_array
+from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
+from secateur.outputs import OutputStatistics
+
+Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+# Rows that are multiplied at a time. Fewer would spend the time on adding the products up in
+# float64 (inputs^2 a block), more would not be faster.
+_BLOCK_ROWS = 4096
+
+
+class InputStatistics:
+    """Count, mean and Gram matrix of the rows X that a layer is fed, one pass, any batches.
+
+    With `cross`, also of X against the rows that the same positions carry in the dense network: what
+    the asymmetric target of `secateur.reconstruction` needs. Memory: inputs^2 float64 for the Gram,
+    the same for the cross product, and a block of rows.
+
+    Args:
+        inputs: Width of a row, at least 1.
+        name: The layer, for messages.
+        cross: Whether `update` is given companion rows too: True for rows of the same width, a number
+            for rows of that width.
+
+    Raises:
+        InvalidArgumentError: A width below 1.
+
+    Example:
+        >>> statistics = InputStatistics(2, name="dense")
+        >>> statistics.update(np.array([[1.0, 2.0], [3.0, 0.0]], np.float32))
+        >>> statistics.gram
+        array([[5., 1.],
+               [1., 2.]])
+    """
+
+    def __init__(self, inputs: int, *, name: str = "", cross: bool | int = False) -> None:
+        width = inputs if cross is True else int(cross)
+        if inputs < 1 or width < 0:
+            raise InvalidArgumentError(f"inputs must be at least 1, got {inputs}, cross={cross}.")
+        self.inputs = inputs
+        self.name = name
+        self.cross_inputs = width
+        self._count = 0
+        self._mean: Float64 = np.zeros(inputs)
+        self._dense_mean: Float64 = np.zeros(width)
+        self._scatter: Float64 = np.zeros((inputs, inputs))
+        self._cross_scatter: Float64 = np.zeros((inputs, width))
+        self._rows = _Buffer(inputs)
+        self._dense_rows = _Buffer(width) if width else None
+
+    @property
+    def has_cross(self) -> bool:
+        """Whether rows of the dense network are counted too."""
+        return self.cross_inputs > 0
+
+    @property
+    def count(self) -> int:
+        """Number N of positions counted so far."""
+        return self._count + self._rows.filled
+
+    @property
+    def mean(self) -> Float64:
+        """Mean row, (inputs,) float64."""
+        self._flush()
+        return self._mean.copy()
+
+    @property
+    def dense_mean(self) -> Float64:
+        """Mean of the dense network's rows, (cross_inputs,) float64."""
+        self._flush(cross=True)
+        return self._dense_mean.copy()
+
+    @property
+    def gram(self) -> Float64:
+        """X^T X / N, (inputs, inputs) float64."""
+        covariance = self.covariance
+        covariance += np.outer(self._mean, self._mean)
+        return covariance
+
+    @property
+    def covariance(self) -> Float64:
+        """(X - mean)^T (X - mean) / N, (inputs, inputs) float64: the Gram of a layer with a bias."""
+        self._flush()
+        return self._scatter / self._count
+
+    @property
+    def cross(self) -> Float64:
+        """X^T X_dense / N, (inputs, cross_inputs) float64."""
+        covariance = self.cross_covariance
+        covariance += np.outer(self._mean, self._dense_mean)
+        return covariance
+
+    @property
+    def cross_covariance(self) -> Float64:
+        """(X - mean)^T (X_dense - dense_mean) / N, (inputs, cross_inputs) float64."""
+        self._flush(cross=True)
+        return self._cross_scatter / self._count
+
+    @property
+    def norms(self) -> Float64:
+        """Root mean square of every input, (inputs,) float64: ||X_i||_2 / sqrt(N)."""
+        self._flush()
+        squares = np.diagonal(self._scatter) / self._count + self._mean**2
+        return np.asarray(np.sqrt(squares))
+
+    def update(
+        self, rows: Array, dense_rows: Array | None = None, mask: Array | None = None
+    ) -> None:
+        """Count a batch of rows in.
+
+        Args:
+            rows: (..., inputs); float16, bfloat16, float32 or float64.
+            dense_rows: (..., cross_inputs), the same positions in the dense network; with `cross`.
+            mask: Boolean, of the leading axes' shape; True = counted. For padded positions.
+
+        Raises:
+            ArgumentTypeError: Not a float array, or a mask that is not boolean.
+            InvalidArgumentError: A shape that does not fit, or companion rows missing or unasked for.
+            NonFiniteError: NaN or Inf among the counted, or too large to be squared in float32; names
+                the layer. The batch is not counted.
+        """
+        if (dense_rows is not None) != self.has_cross:
+            raise InvalidArgumentError(
+                f"The statistics of {_whose(self.name)} were made with cross={self.has_cross}, but "
+                f"dense_rows were {'given' if dense_rows is not None else 'not given'}."
+            )
+        kept = checked_rows(rows, mask, self.inputs, self.name)
+        if self._dense_rows is None or dense_rows is None:
+            for start, stop in self._rows.pieces(len(kept)):
+                self._rows.add(kept[start:stop])
+                self._count_full()
+            return
+        if np.shape(rows)[:-1] != np.shape(dense_rows)[:-1]:
+            raise InvalidArgumentError(
+                f"rows of {_whose(self.name)} have shape {np.shape(rows)}, dense_rows "
+                f"{np.shape(dense_rows)}; they must be the same positions."
+            )
+        dense_kept = checked_rows(dense_rows, mask, self.cross_inputs, self.name)
+        for start, stop in self._rows.pieces(len(kept)):
+            self._rows.add(kept[start:stop])
+            self._dense_rows.add(dense_kept[start:stop])
+            self._count_full()
+
+    def merge(self, other: InputStatistics) -> None:
+        """Count in what another has counted, as if this one had seen its batches too.
+
+        Raises:
+            InvalidArgumentError: The other counts rows of another width.
+        """
+        if (self.inputs, self.cross_inputs) != (other.inputs, other.cross_inputs):
+            raise InvalidArgumentError(
+                f"Cannot merge statistics of {other.inputs} inputs (cross {other.cross_inputs}) into "
+                f"those of {self.inputs} (cross {self.cross_inputs}): they are of other layers."
+            )
+        self._count_block()
+        other._count_block()
+        self._merge(
+            other._count, other._mean, other._dense_mean, other._scatter, other._cross_scatter
+        )
+
+    def _flush(self, cross: bool = False) -> None:
+        if cross and not self.has_cross:
+            raise InvalidArgumentError(
+                f"The statistics of {_whose(self.name)} hold no rows of the dense network; make them "
+                "with cross=True."
+            )
+        self._count_block()
+        if not self._count:
+            raise InvalidArgumentError(
+                f"No input of {_whose(self.name)} has been counted: update() was not called, or every "
+                "position was masked."
+            )
+
+    def _count_full(self) -> None:
+        if self._rows.filled == _BLOCK_ROWS:
+            self._count_block()
+
+    def _count_block(self) -> None:
+        if not self._rows.filled:
+            return
+        rows, mean, rest = self._rows.take_centred()
+        count = len(rows)
+        scatter = (rows.T @ rows).astype(np.float64)  # (inputs, inputs); NumPy calls ssyrk
+        scatter -= count * np.outer(rest, rest)
+        if self._dense_rows is None:
+            dense_mean, cross = self._dense_mean, self._cross_scatter[:, :0]
+        else:
+            dense, dense_mean, dense_rest = self._dense_rows.take_centred()
+            cross = (rows.T @ dense).astype(np.float64)  # (inputs, cross_inputs)
+            cross -= count * np.outer(rest, dense_rest)
+        self._merge(count, mean, dense_mean, scatter, cross)
+
+    def _merge(
+        self, count: int, mean: Float64, dense_mean: Float64, scatter: Float64, cross: Float64
+    ) -> None:
+        if not count:
+            return
+        total = self._count + count
+        share = count / total
+        delta, dense_delta = mean - self._mean, dense_mean - self._dense_mean
+        self._scatter += scatter
+        self._scatter += np.outer(delta * (self._count * share), delta)
+        if self.has_cross:
+            self._cross_scatter += cross
+            self._cross_scatter += np.outer(delta * (self._count * share), dense_delta)
+        self._mean += delta * share
+        self._dense_mean += dense_delta * share
+        self._count = total
+
+
+class DiagonalStatistics:
+    """Count, mean and norms of a layer's inputs: for criteria that need no Gram matrix.
+
+    Args:
+        inputs: Width of a row, at least 1.
+        name: The layer, for messages.
+
+    Example:
+        >>> statistics = DiagonalStatistics(2)
+        >>> statistics.update(np.array([[1.0, 2.0], [7.0, 2.0]], np.float32))
+        >>> statistics.norms, statistics.mean
+        (array([5., 2.]), array([4., 2.]))
+    """
+
+    def __init__(self, inputs: int, *, name: str = "") -> None:
+        self._moments = OutputStatistics(inputs, name=name)
+
+    @property
+    def inputs(self) -> int:
+        """Width of a row."""
+        return self._moments.units
+
+    @property
+    def name(self) -> str:
+        """The layer, for messages."""
+        return self._moments.name
+
+    @property
+    def count(self) -> int:
+        """Number of positions counted so far."""
+        return self._moments.count
+
+    @property
+    def mean(self) -> Float64:
+        """Mean row, (inputs,) float64."""
+        return self._moments.mean
+
+    @property
+    def norms(self) -> Float64:
+        """Root mean square of every input, (inputs,) float64: ||X_i||_2 / sqrt(N)."""
+        return self._moments.measure("rms")
+
+    def update(self, rows: Array, mask: Array | None = None) -> None:
+        """Count a batch of rows (..., inputs) in; see `InputStatistics.update`."""
+        self._moments.update(checked_rows(rows, mask, self.inputs, self.name))
+
+    def merge(self, other: DiagonalStatistics) -> None:
+        """Count in what another has counted; raises InvalidArgumentError for another width."""
+        self._moments.merge(other._moments)
+
+
+class GradientStatistics:
+    """Mean |g| and mean g^2 of a weight's gradients over batches: for `taylor` and `fisher`.
+
+    Args:
+        shape: Shape of the weight.
+        name: The layer, for messages.
+
+    Example:
+        >>> statistics = GradientStatistics((2,))
+        >>> statistics.update(np.array([1.0, -2.0])); statistics.update(np.array([3.0, 2.0]))
+        >>> statistics.mean_absolute, statistics.mean_square
+        (array([2., 2.]), array([5., 4.]))
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, name: str = "") -> None:
+        self.shape = tuple(shape)
+        self.name = name
+        self.count = 0
+        self._absolute: Float64 = np.zeros(self.shape)
+        self._squares: Float64 = np.zeros(self.shape)
+
+    @property
+    def mean_absolute(self) -> Float64:
+        """Mean |g| over the batches, of the weight's shape, float64."""
+        return self._absolute / self._counted()
+
+    @property
+    def mean_square(self) -> Float64:
+        """Mean g^2 over the batches, of the weight's shape, float64."""
+        return self._squares / self._counted()
+
+    def update(self, gradient: Array) -> None:
+        """Count one batch's (or one sample's) gradient in.
+
+        Raises:
+            ArgumentTypeError: Not a float array.
+            InvalidArgumentError: Not of the weight's shape.
+            NonFiniteError: NaN or Inf; names the layer. The gradient is not counted.
+        """
+        check_float_array(gradient, f"The gradient of {_whose(self.name)}")
+        if gradient.shape != self.shape:
+            raise InvalidArgumentError(
+                f"The gradient of {_whose(self.name)} has shape {gradient.shape}; the weight has "
+                f"{self.shape}."
+            )
+        wide = np.abs(gradient.astype(np.float64))
+        if not np.isfinite(wide).all():
+            raise NonFiniteError(
+                f"The gradient of {_whose(self.name)} holds NaN or infinite values. Check the data, "
+                "the labels and the loss."
+            )
+        self._absolute += wide
+        self._squares += wide * wide
+        self.count += 1
+
+    def merge(self, other: GradientStatistics) -> None:
+        """Count in what another has counted; raises InvalidArgumentError for another shape."""
+        if self.shape != other.shape:
+            raise InvalidArgumentError(
+                f"Cannot merge gradients of shape {other.shape} into those of {self.shape}."
+            )
+        self._absolute += other._absolute
+        self._squares += other._squares
+        self.count += other.count
+
+    def _counted(self) -> int:
+        if not self.count:
+            raise InvalidArgumentError(f"No gradient of {_whose(self.name)} has been counted.")
+        return self.count
+
+
+def checked_rows(rows: Array, mask: Array | None, inputs: int, name: str) -> Float32:
+    """Give the counted rows as a finite C-contiguous (n, inputs) float32 matrix.
+
+    Raises:
+        ArgumentTypeError: Not a float array, or a mask that is not boolean.
+        InvalidArgumentError: A shape that does not fit.
+        NonFiniteError: NaN or Inf among the counted, or too large to be squared in float32.
+    """
+    check_float_array(rows, f"The input of {_whose(name)}")
+    if not rows.ndim or rows.shape[-1] != inputs:
+        raise InvalidArgumentError(
+            f"The input of {_whose(name)} has shape {rows.shape}; expected (..., {inputs})."
+        )
+    flat = rows.reshape(-1, inputs)
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_:
+            raise ArgumentTypeError(
+                f"mask must be boolean (True = counted), got {mask.dtype}; use mask != 0."
+            )
+        if mask.shape != rows.shape[:-1]:
+            raise InvalidArgumentError(
+                f"mask has shape {mask.shape}; the leading axes of the input of {_whose(name)} are "
+                f"{rows.shape[:-1]}."
+            )
+        flat = flat[mask.reshape(-1)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        kept = np.ascontiguousarray(flat, np.float32)
+        run = kept.reshape(-1)
+        finite = bool(np.isfinite(run @ run))
+    if not finite:
+        bad = np.unique(np.flatnonzero(~(np.abs(kept) < 1e18)) % inputs)
+        raise NonFiniteError(
+            f"The input of {_whose(name)} holds NaN or infinite values, or values too large to be "
+            f"squared, in {len(bad)} of {inputs} inputs ({', '.join(map(str, bad[:5]))}"
+            f"{', ...' if len(bad) > 5 else ''}). Check the calibration data and the weights of the "
+            "layers before it."
+        )
+    return kept
+
+
+class _Buffer:
+    """A block of float32 rows that is filled from the stream."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._block: Float32 | None = None
+        self.filled = 0
+
+    def pieces(self, size: int) -> list[tuple[int, int]]:
+        """How `size` new rows are split so that each piece ends where a block is full at the latest."""
+        starts = [0, *range(_BLOCK_ROWS - self.filled, size, _BLOCK_ROWS)] if size else []
+        return list(zip(starts, [*starts[1:], size], strict=True))
+
+    def add(self, rows: Float32) -> None:
+        if self._block is None:
+            self._block = np.empty((_BLOCK_ROWS, self._width), np.float32)
+        self._block[self.filled : self.filled + len(rows)] = rows
+        self.filled += len(rows)
+
+    def take_centred(self) -> tuple[Float32, Float64, Float64]:
+        """The rows less a float32 shift, their mean, and what of it the shift leaves."""
+        assert self._block is not None
+        rows = self._block[: self.filled]
+        ones = np.ones(self.filled, np.float32)
+        shift = (ones @ rows) / np.float32(self.filled)
+        rows -= shift
+        rest = (ones @ rows).astype(np.float64) / self.filled
+        self.filled = 0
+        return rows, shift.astype(np.float64) + rest, rest
+
+
+def _whose(name: str) -> str:
+    return f"layer {name!r}" if name else "the layer"

@@ -1,0 +1,471 @@
+"""sc.prune(model, data=...) on models of every kind."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops, tree
+from tests.integration.keras_models import MODELS, SimpleNN, floats, ids
+from tests.integration.test_prune_model import image_model, text_model
+
+import secateur as sc
+from secateur.data_plan import DataPrunePlan
+from secateur.errors import CalibrationWarning, InvalidArgumentError, NonFiniteError
+from secateur.layer_pruning import Recipe, prune_matrix
+from secateur.reconstruction import ADMM, LayerTarget
+from secateur.statistics import InputStatistics
+
+pytestmark = pytest.mark.filterwarnings("ignore::secateur.errors.CalibrationWarning")
+
+KINDS = {
+    **MODELS,
+    "text": lambda: (text_model(), ids(40, 12, top=30)),
+    "images": lambda: (image_model(), floats(4, 16, 16, 3)),
+}
+
+
+def values_of(model):
+    return [np.array(variable.value) for variable in model.weights]
+
+
+def changed_output(model, other, inputs):
+    """Mean squared difference of the outputs, relative to their size."""
+    pairs = zip(tree.flatten(model(inputs)), tree.flatten(other(inputs)), strict=True)
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    return sum(((a - b) ** 2).sum() for a, b in pairs) / sum((a**2).sum() for a, _ in pairs)
+
+
+def assert_same(first, second, atol=1e-5):
+    for one, two in zip(first.masks.values(), second.masks.values(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for one, two in zip(values_of(first.model), values_of(second.model), strict=True):
+        np.testing.assert_allclose(
+            one.astype(np.float64), two.astype(np.float64), rtol=1e-3, atol=atol
+        )
+
+
+def mlp(seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16, activation="relu", name="first"),
+            layers.Dense(10, activation="tanh", name="second"),
+            layers.Dense(4, name="out"),
+        ]
+    )
+
+
+def correlated(num_samples, width=12):
+    mixing = np.random.default_rng(7).normal(size=(width, width))
+    return (floats(num_samples, width) @ mixing + 0.5).astype("float32")
+
+
+class TestEveryKind:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize(
+        "how", [{}, {"criterion": "sparsegpt"}, {"criterion": "magnitude"}], ids=str
+    )
+    def test_exact_and_the_given_model_unchanged(self, kind, how):
+        model, inputs = KINDS[kind]()
+        before = values_of(model)
+        result = sc.prune(model, sparsity=0.5, data=inputs, **how)
+        for value, now in zip(before, values_of(model), strict=True):
+            np.testing.assert_array_equal(value, now)
+        assert len(result.report) > 0
+        for row in result.report:
+            mask = result.masks[row.name]
+            assert mask.shape == row.shape
+            assert mask.size - np.count_nonzero(mask) == row.num_removed == round(0.5 * row.size)
+            assert row.num_zeros >= row.num_removed
+            assert row.relative_error is not None
+            assert 0 <= row.relative_error < 10
+        outputs = tree.flatten(result.model(inputs))
+        assert all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in outputs)
+
+    @pytest.mark.parametrize("kind", ["text", "images", "shared", "subclassed", "zoo"])
+    def test_zeros_are_where_the_masks_are(self, kind):
+        model, inputs = KINDS[kind]()
+        result = sc.prune(model, sparsity=0.6, data=inputs)
+        tensors = {t.name: t for t in sc.keras.find_tensors(result.model).tensors}
+        for name, mask in result.masks.items():
+            value = np.asarray(tensors[name].variable.value)
+            assert not value[~mask].any()
+
+    def test_what_data_says_nothing_of_is_left_with_the_reason(self):
+        model, inputs = KINDS["zoo"]()
+        result = sc.prune(model, sparsity=0.5, data=inputs)
+        left = [own for own in result.report.left if own.name.startswith("spectral_normalization")]
+        assert ["cannot be seen" in own.reason for own in left] == [True]
+        with pytest.raises(InvalidArgumentError, match="cannot be pruned on data"):
+            sc.prune(model, sparsity=0.5, data=inputs, include=layers.SpectralNormalization)
+
+    def test_a_compiled_model_stays_compiled(self):
+        model = mlp()
+        model.compile("adam", "mse")
+        x, y = correlated(64), floats(64, 4)
+        model.fit(x, y, verbose=0)
+        pruned = sc.prune(model, sparsity=0.5, data=x).model
+        assert int(pruned.optimizer.iterations) == int(model.optimizer.iterations)
+        pruned.fit(x, y, verbose=0)
+
+    def test_in_place_and_subclassed(self):
+        model = SimpleNN()
+        x = correlated(64, 10)
+        model(x)
+        result = sc.prune(model, sparsity=0.5, data=x, inplace=True)
+        assert result.model is model
+        assert np.count_nonzero(np.asarray(model.dense1.kernel.value) == 0) == 50
+
+
+class TestQuality:
+    def test_seeing_data_beats_magnitude(self):
+        model, x = mlp(), correlated(512)
+        test = correlated(600)[512:]
+        lost = {
+            name: changed_output(model, sc.prune(model, sparsity=0.6, data=x, **how).model, test)
+            for name, how in {
+                "magnitude": {"criterion": "magnitude"},
+                "sparsegpt": {"criterion": "sparsegpt"},
+                "refit": {"criterion": "magnitude", "reconstruction": "refit"},
+                "default": {},
+            }.items()
+        }
+        assert lost["default"] < lost["sparsegpt"] < lost["magnitude"]
+        assert lost["default"] < lost["refit"] < lost["magnitude"]
+
+    def test_two_layers_against_the_solver_by_hand(self):
+        """The walk is nothing but this: dense inputs beside compressed ones, layer by layer."""
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [keras.Input((12,)), layers.Dense(9, activation="relu"), layers.Dense(5)]
+        )
+        model.layers[0].bias.assign(floats(9))
+        x = correlated(300)
+        result = sc.prune(model, sparsity=0.5, data=x, batch_size=64)
+        first, first_bias, second, second_bias = values_of(model)
+        recipe, target = Recipe(solver=ADMM()), LayerTarget(sparsity=0.5)
+        statistics = InputStatistics(12)
+        statistics.update(x)
+        one = prune_matrix(first.T, [statistics], target, recipe, has_bias=True)
+        dense = np.maximum(x @ first + first_bias, 0)
+        now = np.maximum(x @ one.weight.T + first_bias + one.bias_shift.astype("float32"), 0)
+        statistics = InputStatistics(9, cross=True)
+        statistics.update(now.astype("float32"), dense.astype("float32"))
+        two = prune_matrix(second.T, [statistics], target, recipe, has_bias=True)
+        found = values_of(result.model)
+        np.testing.assert_allclose(found[0], one.weight.T, atol=1e-5)
+        np.testing.assert_allclose(found[1], first_bias + one.bias_shift, atol=1e-5)
+        np.testing.assert_allclose(found[2], two.weight.T, atol=1e-4)
+        np.testing.assert_allclose(found[3], second_bias + two.bias_shift, atol=1e-4)
+        assert result.report[0].bias_refitted
+
+    def test_magnitude_alone_changes_no_weight_that_stays(self):
+        model, x = mlp(), correlated(64)
+        result = sc.prune(model, sparsity=0.5, data=x, criterion="magnitude")
+        plain = sc.prune(model, sparsity=0.5, scope="layer")
+        for one, two in zip(values_of(result.model), values_of(plain.model), strict=True):
+            np.testing.assert_array_equal(one, two)
+        assert not any(row.bias_refitted for row in result.report)
+
+
+# Ten inputs are no whole number of groups of four, nor ten outputs of blocks.
+@pytest.mark.filterwarnings("ignore::secateur.errors.TargetNotReachedWarning")
+class TestTargets:
+    @pytest.mark.parametrize("how", [{}, {"criterion": "sparsegpt"}], ids=str)
+    def test_n_of_m(self, how):
+        result = sc.prune(mlp(), pattern="2:4", data=correlated(64), **how)
+        kernel = result.masks["first/kernel"]
+        np.testing.assert_array_equal(kernel.T.reshape(16, 3, 4).sum(-1), 2)
+
+    def test_blocks(self):
+        result = sc.prune(mlp(), pattern="block:4x1", sparsity=0.5, data=correlated(64))
+        mask = result.masks["first/kernel"].T.reshape(4, 4, 12)
+        np.testing.assert_array_equal(mask.all(1), mask.any(1))
+        assert result.report["first/kernel"].num_removed == 96
+
+    def test_rows_lose_alike(self):
+        result = sc.prune(mlp(), sparsity=0.5, scope="row", data=correlated(64))
+        np.testing.assert_array_equal(result.masks["first/kernel"].sum(0), 6)
+
+    def test_a_mapping_and_a_count(self):
+        result = sc.prune(mlp(), sparsity={"first": 0.75, "out": 0.25}, data=correlated(64))
+        assert {row.name: row.num_removed for row in result.report} == {
+            "first/kernel": 144,
+            "out/kernel": 10,
+        }
+        result = sc.prune(mlp(), count=30, scope="layer", data=correlated(64))
+        assert [row.num_removed for row in result.report] == [30, 30, 30]
+
+    def test_a_threshold_needs_scores(self):
+        model, x = mlp(), correlated(64)
+        result = sc.prune(
+            model, threshold=0.2, criterion="magnitude", data=x, reconstruction="refit"
+        )
+        kernel = values_of(model)[0]
+        np.testing.assert_array_equal(result.masks["first/kernel"], np.abs(kernel) >= 0.2)
+        with pytest.raises(InvalidArgumentError, match="needs scores"):
+            sc.prune(model, threshold=0.2, data=x)
+
+    def test_a_plan_prints_and_saves_and_does_what_prune_does(self):
+        model, x = mlp(), correlated(64)
+        plan = sc.plan_prune(model, sparsity=0.5, data=x)
+        assert "first/kernel (192 weights): 50.00% go" in str(plan)
+        assert DataPrunePlan.from_json(plan.plan.to_json()) == plan.plan
+        assert_same(plan.apply(), sc.prune(model, sparsity=0.5, data=x), atol=0)
+        with pytest.raises(InvalidArgumentError, match="Not a plan"):
+            DataPrunePlan.from_json("{}")
+
+
+class TestSharedWeights:
+    def shared_model(self):
+        keras.utils.set_random_seed(1)
+        tower = layers.Dense(8, activation="relu", name="tower")
+        inputs = keras.Input((8,))
+        return keras.Model(inputs, layers.Dense(3, name="out")(tower(tower(inputs))))
+
+    def test_every_use_counts_and_each_weight_goes_once(self):
+        model, x = self.shared_model(), correlated(200, 8)
+        result = sc.prune(model, sparsity=0.5, data=x, refit_bias=False)
+        assert [row.name for row in result.report] == ["tower/kernel", "out/kernel"]
+        kernel = values_of(model)[0]
+        statistics = InputStatistics(8)
+        statistics.update(x)
+        statistics.update(np.maximum(x @ kernel, 0))
+        recipe = Recipe(solver=ADMM(), intercept=False)
+        by_hand = prune_matrix(kernel.T, [statistics], LayerTarget(sparsity=0.5), recipe)
+        np.testing.assert_allclose(values_of(result.model)[0], by_hand.weight.T, atol=1e-4)
+
+    def test_two_towers_side_by_side(self):
+        tower = layers.Dense(6, name="tower")
+        left, right = keras.Input((8,)), keras.Input((8,))
+        model = keras.Model([left, right], ops.concatenate([tower(left), tower(right)]))
+        x = correlated(200, 8)
+        both = sc.prune(model, sparsity=0.5, data=[x[:100], x[100:]])
+        single = keras.Sequential([keras.Input((8,)), layers.Dense(6)])
+        single.set_weights(model.get_weights())
+        one = sc.prune(single, sparsity=0.5, data=x)
+        np.testing.assert_array_equal(both.masks["tower/kernel"], next(iter(one.masks.values())))
+
+
+class TestStreaming:
+    @pytest.mark.parametrize("kind", ["text", "images", "subclassed"])
+    def test_batches_do_not_matter(self, kind):
+        model, inputs = KINDS[kind]()
+        how = {"sparsity": 0.5, "criterion": "sparsegpt", "asymmetric": True}
+        whole = sc.prune(model, data=inputs, batch_size=64, **how)
+        parts = sc.prune(model, data=inputs, batch_size=3, **how)
+        assert_same(whole, parts, atol=1e-3)
+
+    def test_order_does_not_matter(self):
+        model, x = mlp(), correlated(300)
+        shuffled = np.random.default_rng(0).permutation(x)
+        assert_same(
+            sc.prune(model, sparsity=0.5, data=x),
+            sc.prune(model, sparsity=0.5, data=shuffled),
+            1e-3,
+        )
+
+    @pytest.mark.parametrize("kind", ["text", "shared", "images"])
+    def test_a_file_in_place_of_memory_changes_nothing(self, kind):
+        model, inputs = KINDS[kind]()
+        in_memory = sc.prune(model, sparsity=0.5, data=inputs, batch_size=7)
+        spilled = sc.prune(model, sparsity=0.5, data=inputs, batch_size=7, memory=0)
+        for one, two in zip(values_of(in_memory.model), values_of(spilled.model), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+    def test_large_patches_are_cut_in_parts(self, monkeypatch):
+        model, inputs = KINDS["images"]()
+        whole = sc.prune(model, sparsity=0.5, data=inputs)
+        monkeypatch.setattr("secateur.keras.calibrating._ROWS_BYTES", 1 << 14)
+        parts = sc.prune(model, sparsity=0.5, data=inputs)
+        for one, two in zip(values_of(whole.model), values_of(parts.model), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+    def test_a_stream_with_labels(self):
+        import tensorflow as tf
+
+        model, x = mlp(), correlated(64)
+        stream = tf.data.Dataset.from_tensor_slices((x, np.zeros(64))).batch(16)
+        assert_same(
+            sc.prune(model, sparsity=0.5, data=stream), sc.prune(model, sparsity=0.5, data=x), 1e-4
+        )
+
+
+def padded(num_samples=60, length=7, width=6):
+    """Sequences, and which positions of them are real."""
+    x = floats(num_samples, length, width)
+    lengths = np.random.default_rng(5).integers(2, length + 1, num_samples)
+    return x, np.arange(length)[None] < lengths[:, None]
+
+
+def explicit_model(width=6):
+    keras.utils.set_random_seed(2)
+    x, mask = keras.Input((None, width)), keras.Input((None,), dtype="bool", name="mask")
+    hidden = layers.Dense(8, activation="relu", name="hidden")(x)
+    hidden = hidden + layers.MultiHeadAttention(2, 4, name="attention")(
+        hidden, hidden, attention_mask=ops.expand_dims(mask, 1)
+    )
+    pooled = layers.GlobalAveragePooling1D()(hidden, mask=mask)
+    return keras.Model([x, mask], layers.Dense(3, name="out")(pooled))
+
+
+def product_model(width=6):
+    """The mask is used, but nothing says that it is one."""
+    keras.utils.set_random_seed(2)
+    x, mask = keras.Input((None, width)), keras.Input((None,), dtype="bool", name="mask")
+    hidden = layers.Dense(8, activation="relu", name="hidden")(x)
+    weight = ops.expand_dims(ops.cast(mask, "float32"), -1)
+    return keras.Model([x, mask], layers.Dense(3, name="out")(ops.sum(hidden * weight, axis=1)))
+
+
+class TestPadding:
+    def garbage(self, x, mask, seed):
+        noise = np.random.default_rng(seed).normal(size=x.shape) * 50
+        return np.where(mask[..., None], x, noise).astype("float32")
+
+    @pytest.mark.parametrize("how", [{}, {"criterion": "sparsegpt"}], ids=str)
+    def test_a_mask_that_the_graph_passes_on(self, how):
+        x, mask = padded()
+        first = [self.garbage(x, mask, 1), mask]
+        second = [self.garbage(x, mask, 2), mask]
+        model = explicit_model()
+        assert_same(
+            sc.prune(model, sparsity=0.5, data=first, **how),
+            sc.prune(model, sparsity=0.5, data=second, **how),
+        )
+
+    @pytest.mark.parametrize("given", ["mask", "array"])
+    def test_a_mask_that_the_user_gives(self, given):
+        x, mask = padded()
+        model = product_model()
+        how = {"sparsity": 0.5, "mask": mask if given == "array" else "mask", "batch_size": 16}
+        first = sc.prune(model, data=[self.garbage(x, mask, 1), mask], **how)
+        second = sc.prune(model, data=[self.garbage(x, mask, 2), mask], **how)
+        assert_same(first, second)
+        unmasked = sc.prune(model, data=[self.garbage(x, mask, 1), mask], sparsity=0.5)
+        assert (unmasked.masks["hidden/kernel"] != first.masks["hidden/kernel"]).any()
+
+    @pytest.mark.parametrize("recurrent", [layers.LSTM, layers.GRU])
+    def test_a_mask_that_keras_hands_on(self, recurrent):
+        keras.utils.set_random_seed(4)
+        model = keras.Sequential(
+            [
+                keras.Input((7, 6)),
+                layers.Masking(),
+                layers.Dense(5, name="hidden"),
+                recurrent(4, name="recurrent"),
+                layers.Dense(2, name="out"),
+            ]
+        )
+        x, mask = padded()
+        x[~mask] = 0
+        longer = np.concatenate([x, np.zeros((60, 9, 6), "float32")], axis=1)
+        tall = keras.Sequential(
+            [
+                keras.Input((16, 6)),
+                *(type(own).from_config(own.get_config()) for own in model.layers),
+            ]
+        )
+        tall.set_weights(model.get_weights())
+        assert_same(
+            sc.prune(model, sparsity=0.5, data=x), sc.prune(tall, sparsity=0.5, data=longer)
+        )
+
+    def test_masks_that_do_not_fit(self):
+        x, mask = padded()
+        model = product_model()
+        with pytest.raises(InvalidArgumentError, match="names no input"):
+            sc.prune(model, sparsity=0.5, data=[x, mask], mask="maks")
+        with pytest.raises(InvalidArgumentError, match="59 samples"):
+            sc.prune(model, sparsity=0.5, data=[x, mask], mask=mask[:59])
+        with pytest.raises(InvalidArgumentError, match="one of time"):
+            sc.prune(model, sparsity=0.5, data=[x, mask], mask=mask[:, 0])
+
+
+class TestErrors:
+    def test_activations_that_are_not_finite_name_the_layer(self):
+        model = mlp()
+        before = values_of(model)
+        model.layers[0].bias.assign(np.full(16, np.nan, "float32"))
+        with pytest.raises(NonFiniteError, match="second"):
+            sc.prune(model, sparsity=0.5, data=correlated(64), inplace=True)
+        np.testing.assert_array_equal(values_of(model)[0], before[0])  # what was done is undone
+
+    def test_data_that_does_not_fit(self):
+        with pytest.raises(InvalidArgumentError, match="does not fit the model"):
+            sc.prune(mlp(), sparsity=0.5, data=floats(40, 11))
+
+    def test_names_and_combinations(self):
+        model, x = mlp(), correlated(64)
+        with pytest.raises(InvalidArgumentError, match="Unknown criterion"):
+            sc.prune(model, sparsity=0.5, data=x, criterion="wandaa")
+        with pytest.raises(InvalidArgumentError, match="Unknown reconstruction"):
+            sc.prune(model, sparsity=0.5, data=x, reconstruction="magic")
+        with pytest.raises(InvalidArgumentError, match="may be 'refit'"):
+            sc.prune(model, sparsity=0.5, data=x, criterion="sparsegpt", reconstruction="admm")
+        with pytest.raises(InvalidArgumentError, match="only be used with data"):
+            sc.prune(model, sparsity=0.5, reconstruction="refit")
+        with pytest.raises(InvalidArgumentError, match="pass data"):
+            sc.prune(model, sparsity=0.5, criterion="sparsegpt")
+        with pytest.raises(InvalidArgumentError, match="damping must be a positive"):
+            sc.prune(model, sparsity=0.5, data=x, damping=0)
+        with pytest.raises(InvalidArgumentError, match="exactly one of sparsity"):
+            sc.prune(model, data=x)
+
+    @pytest.mark.filterwarnings("default::secateur.errors.CalibrationWarning")
+    def test_thin_data_warns(self):
+        with pytest.warns(CalibrationWarning):
+            sc.prune(mlp(), sparsity=0.5, data=correlated(8))
+
+
+class TestNormalisations:
+    def model(self):
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((12,))
+        x = layers.Dense(10, name="first")(inputs)
+        x = layers.LayerNormalization(name="norm")(x)
+        model = keras.Model(inputs, layers.Dense(4, name="out")(x))
+        model.get_layer("norm").gamma.assign(np.linspace(0.5, 2, 10))
+        model.get_layer("norm").beta.assign(np.linspace(-1, 1, 10))
+        return model
+
+    def until_norm(self, model):
+        return keras.Model(model.input, model.get_layer("norm").output)
+
+    def test_scale_and_offset_are_the_least_squares_ones(self):
+        model, x = self.model(), correlated(200)
+        how = {"sparsity": 0.7, "data": x, "damping": 1e-6}
+        plain = sc.prune(model, refit_norms=False, **how)
+        result = sc.prune(model, **how)
+        norm = plain.model.get_layer("norm")
+        wanted = np.asarray(self.until_norm(model)(x))
+        z = (np.asarray(self.until_norm(plain.model)(x)) - norm.beta.numpy()) / norm.gamma.numpy()
+        for feature in range(10):
+            columns = np.stack([z[:, feature], np.ones(200)], axis=1)
+            scale, offset = np.linalg.lstsq(columns, wanted[:, feature], rcond=None)[0]
+            fitted = result.model.get_layer("norm")
+            np.testing.assert_allclose(fitted.gamma.numpy()[feature], scale, atol=1e-3)
+            np.testing.assert_allclose(fitted.beta.numpy()[feature], offset, atol=1e-3)
+        assert {"norm/gamma", "norm/beta", "first/bias"} <= set(result.report.refitted)
+        assert "norm/gamma" not in plain.report.refitted
+
+    def test_it_brings_what_is_normalised_nearer_on_other_data_too(self):
+        model, x = self.model(), correlated(600)
+        lost = []
+        for own in (True, False):
+            pruned = sc.prune(model, sparsity=0.7, data=x[:500], refit_norms=own).model
+            lost.append(changed_output(self.until_norm(model), self.until_norm(pruned), x[500:]))
+        assert lost[0] < lost[1]
+
+    def test_nothing_before_the_pruned_weights_changes(self):
+        model, x = self.model(), correlated(200)
+        result = sc.prune(model, sparsity=0.5, data=x, include="out")
+        for name in ("gamma", "beta"):
+            one, two = (getattr(m.get_layer("norm"), name).numpy() for m in (model, result.model))
+            np.testing.assert_array_equal(one, two)
+
+    def test_it_needs_the_given_network_beside(self):
+        with pytest.raises(InvalidArgumentError, match="needs asymmetric"):
+            sc.prune(
+                self.model(), sparsity=0.5, data=correlated(64), criterion="wanda", refit_norms=True
+            )
