@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.errors import InvalidArgumentError
+from secateur.unit_criteria import UNIT_CRITERIA
 
 BYPASS_KINDS = ("branch", "layer", "block")
+# Measures of units alone: by what is constant, and by what the layers that read a unit lose.
+_OF_UNITS = ("std", *UNIT_CRITERIA)
 PLURALS = {"branch": "branches", "layer": "layers", "block": "blocks"}
 
 
@@ -161,12 +164,12 @@ def bypass_kinds(
         InvalidArgumentError: Named, but measured by what only units can be judged by.
     """
     named = [kind for kind in BYPASS_KINDS if kind in (granularity or ()) or kind in counts]
-    if measure == "std" and named:
+    if measure in _OF_UNITS and named:
         raise InvalidArgumentError(
-            f"measure='std' finds what is constant, but {PLURALS[named[0]]} go only by how small "
-            "they are: use 'mean', 'rms' or 'max' for them."
+            f"measure={measure!r} judges units, but {PLURALS[named[0]]} go only by how small they "
+            "are: use 'mean', 'rms' or 'max' for them."
         )
-    by_default = granularity is None and absolute and measure != "std"
+    by_default = granularity is None and absolute and measure not in _OF_UNITS
     return tuple(named) or (("branch",) if by_default else ())
 
 

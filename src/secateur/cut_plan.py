@@ -81,6 +81,14 @@ class CutTarget:
             if not isinstance(count, numbers.Integral):
                 raise ArgumentTypeError(f"keep[{name!r}] must be an integer, got {count!r}.")
 
+    def most(self, groups: Sequence[Group], names: Sequence[str]) -> list[int | None]:
+        """How many units each group can lose at most; None where the scores decide."""
+        if self.ratio is not None and self.scope == "layer":
+            return [math.floor(self.ratio * len(group.units) + 0.5) for group in groups]
+        if self.keep is not None:
+            return [_by_count(g, n, self.keep, "") for g, n in zip(groups, names, strict=True)]
+        return [None] * len(groups)
+
 
 @dataclass(frozen=True)
 class GroupCut:
@@ -129,6 +137,9 @@ class CutPlan:
         walls: Operations that nothing is cut across, and why.
         bypasses: Branches, layers and blocks that were asked about, bypassed or not. The groups
             are those of the model without the bypassed ones.
+        fold: Whether the means of removed units are folded into the next biases.
+        repair: The damping with which the layers that read them are refit after the cut; None = they
+            are not.
     """
 
     model: str
@@ -136,6 +147,8 @@ class CutPlan:
     groups: tuple[GroupCut, ...]
     walls: Mapping[str, str] = field(default_factory=dict)
     bypasses: tuple[Bypass, ...] = ()
+    fold: bool = False
+    repair: float | None = None
     binding: Callable[[CutPlan], Any] | None = field(default=None, repr=False, compare=False)
     regrouping: Callable[[CutPlan], CutPlan] | None = field(default=None, repr=False, compare=False)
 
@@ -234,6 +247,8 @@ class CutPlan:
                 "groups": [asdict(group) for group in self.groups],
                 "walls": dict(self.walls),
                 "bypasses": [asdict(bypass) for bypass in self.bypasses],
+                "fold": self.fold,
+                "repair": self.repair,
             },
             indent=2,
         )
@@ -254,8 +269,15 @@ class CutPlan:
             groups = tuple(_group_from_dict(entry) for entry in data["groups"])
             listed = data["bypasses"] if data["format"] > 1 else ()
             bypasses = tuple(Bypass.from_dict(entry) for entry in listed)
+            damping = data.get("repair")
             return cls(
-                str(data["model"]), str(data["measure"]), groups, dict(data["walls"]), bypasses
+                str(data["model"]),
+                str(data["measure"]),
+                groups,
+                dict(data["walls"]),
+                bypasses,
+                bool(data.get("fold", False)),
+                None if damping is None else float(damping),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InvalidArgumentError):
@@ -276,6 +298,9 @@ class CutPlan:
             lines[0] += f", {len(self.bypassed)} of {len(self.bypasses)} {self._bypass_kinds()}"
         lines += [f"  {bypass}" for bypass in self.bypasses if bypass.removed]
         lines += [f"  {group}" for group in cut]
+        if self.fold and cut:
+            refit = ", and the layers that read it are refit" if self.repair is not None else ""
+            lines.append(f"the means of what goes are folded into the next biases{refit}")
         if whole or len(self.bypassed) < len(self.bypasses):
             lines.append("left whole:")
             lines += [f"  {bypass}" for bypass in self.bypasses if not bypass.removed]

@@ -243,6 +243,19 @@ def test_layer(name, setting):
     assert (result.model.count_params() < model.count_params()) == (not whole)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "softmax"])
+def test_layer_with_means_folded(name):
+    """Held at its means instead of at zero, the original is still what the cut model computes."""
+    shape, make = CASES[name]
+    model = in_setting("alone", shape, make)
+    randomise(model)
+    x = np.random.default_rng(0).normal(1, 1, (33, *shape)).astype("float32")
+    result = cutting.cut(model, x, ratio=0.5, align=1)
+    assert result.proof.folded
+    assert result.proof.difference <= 1e-4
+    assert not result.folding.held
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_layer_is_saved_and_loaded(name, tmp_path):
     shape, make = CASES[name]

@@ -127,11 +127,6 @@ def test_a_loss_scaled_optimizer_goes_on_where_it_was():
     result.model.fit(x, data(64, 3), verbose=0)
 
 
-def test_the_measure_of_spread_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"got 'std'.*constant unit"):
-        sc.plan_cut(mlp(), data(64, 8), threshold=0.01, measure="std")
-
-
 def test_dead_units_cost_nothing():
     model = mlp()
     kernel, bias = (writable_copy(v) for v in model.layers[0].weights)

@@ -38,7 +38,10 @@ def carry_compilation(source: Any, target: Any, pairs: Pairs, kept: Kept) -> Non
     if old is None or not old.built:
         return
     successors = {id(variable): (heir, axes) for variable, heir, axes in pairs}
-    new.build([successors[id(v)][0] for v in old._trainable_variables if id(v) in successors])
+    heirs = [successors[id(v)][0] for v in old._trainable_variables if id(v) in successors]
+    known = {id(heir) for heir, _ in successors.values()}
+    # Biases that the cut added come last, so that the slots of the others keep their order.
+    new.build([*heirs, *(v for v in target.trainable_variables if id(v) not in known)])
     _carry_slots(old, new, successors, kept)
     if isinstance(old, keras.optimizers.LossScaleOptimizer):
         _carry_slots(old.inner_optimizer, new.inner_optimizer, successors, kept)

@@ -22,6 +22,7 @@ from secateur.bypass_plan import (
     split_keep,
 )
 from secateur.calibration import CalibrationData
+from secateur.compensation import Compensation
 from secateur.cut_plan import (
     Choice,
     CutPlan,
@@ -38,19 +39,22 @@ from secateur.keras.carrying import carry_compilation
 from secateur.keras.data import calibration_data, first_batch, graph_signature
 from secateur.keras.describe import Description
 from secateur.keras.fidelity import check_trace
+from secateur.keras.folding import Folding, fold_means
 from secateur.keras.measuring import measure_outputs
 from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
+from secateur.keras.repairing import repair_cut
 from secateur.keras.settling import settle
+from secateur.keras.unit_scoring import score_groups
 from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
+from secateur.repair import Repair
 from secateur.shortfall import shortfall
-from secateur.unit_scores import WEIGHT_MEASURES, weight_scores
+from secateur.unit_criteria import UNIT_CRITERIA
+from secateur.unit_scores import weight_scores
 
 # A prime that is hardly a width: ops.add takes (n, 1) for a bias where n is the width of what it meets.
 _PROOF_SAMPLES = 31
 _RANDOM_SAMPLES = 5
-# Not "std": a constant unit may go only once its mean is folded into the next bias.
-_MEASURES = ("mean", "rms", "max")
 
 Progress = Callable[[str, int | None], None]
 
@@ -63,20 +67,27 @@ class CutResult:
         model: The smaller model, of the same kind of inputs and outputs, compiled if the original
             was.
         plan: What was removed.
-        proof: Figures of the comparison with the original; None if it was switched off.
+        proof: Figures of the comparison with the original, made before any repair; None if it was
+            switched off.
         parameters: Number of weights before and after.
+        folding: Where the means of removed units went; None if they were not folded.
+        repair: Errors of the layers that were refit, before and after; None without repair.
     """
 
     model: keras.Model
     plan: CutPlan
     proof: Proof | None
     parameters: tuple[int, int]
+    folding: Folding | None = None
+    repair: Repair | None = None
 
     def __str__(self) -> str:
         before, after = self.parameters
         gone = 1 - after / max(before, 1)
         proof = "not proven: the proof was switched off" if self.proof is None else str(self.proof)
-        return f"{before:,} -> {after:,} parameters ({gone:.1%} gone)\n{proof}"
+        lines = [f"{before:,} -> {after:,} parameters ({gone:.1%} gone)", proof]
+        lines += [str(part) for part in (self.folding, self.repair) if part is not None]
+        return "\n".join(lines)
 
 
 def plan_cut(
@@ -89,6 +100,9 @@ def plan_cut(
     relative: bool = False,
     scope: str = "layer",
     measure: str | None = None,
+    fold: bool | None = None,
+    repair: bool = False,
+    damping: float | None = None,
     align: int | str | AutoAlign = 8,
     granularity: Collection[str] | None = None,
     include: Collection[str] | None = None,
@@ -114,8 +128,17 @@ def plan_cut(
             branches, layers or blocks.
         scope: "layer", or "global": `ratio` of all units, ranked together relative to their layer's
             mean.
-        measure: With data "mean" (of |output|, default), "rms", "max"; without data "path"
-            (default), "incoming", "outgoing" norms of the weights.
+        measure: With data "mean" (of |output|, default), "rms", "max" or "std", the standard
+            deviation, by which a unit that is constant goes however large it is; or what the layers
+            that read a unit lose by it: "wanda_sp", "flap" or "obs" (default with `repair`), see
+            `secateur.unit_criteria`. Without data "path" (default), "incoming", "outgoing" norms of
+            the weights.
+        fold: Whether the means of removed units are folded into the next biases; by default they
+            are if there is data.
+        repair: Whether, after the cut, the layers that read removed units are refit by least squares
+            to what they put out before, and batch normalisations estimated anew. Takes data.
+        damping: Ridge of "obs" (default 0.01 of the mean variance of a layer's inputs) and of `repair`
+            (default 0.15 of each input's variance); one number sets both.
         align: Kept widths are multiples of it; 1 switches rounding off. "auto" times the layers at
             some widths on this machine, on a batch of the data, for 20 seconds at most
             (`AutoAlign` sets others), and keeps the smallest of the fastest.
@@ -156,8 +179,8 @@ def plan_cut(
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     auto = AutoAlign.of(align)
     choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
-    measure = measure or ("path" if data is None else "mean")
-    _check_measure(measure, data is not None)
+    way = Compensation.of(measure, fold, repair, damping, data is not None)
+    measure = way.measure
     bypassing = _bypass_target(target, choice, keep, measure, data is not None)
     sample = first_batch(data) if not getattr(model, "inputs", None) and data is not None else None
     bench = open_bench(model, sample)
@@ -167,17 +190,18 @@ def plan_cut(
         check_trace(bench.graph, _samples(bench.description, batches)[0])
     told = None if batches is None else _Told(batches, progress)
     bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
-    plan = CutPlan(model.name, measure, (), bypasses=bypasses)
+    plan = CutPlan(model.name, measure, (), bypasses=bypasses, fold=way.fold, repair=way.repair)
     smaller = without(bench, plan.bypassed)
-    if smaller is not bench:
+    if smaller is not bench and way.criterion is None:
         # What is left is scored as it runs without the rest.
         per_unit = _unit_scores(smaller, told, measure, BypassMeter(()))
-    scores = {
-        name: per_unit[group.units]
-        for name, group in zip(smaller.names, smaller.groups, strict=True)
-    }
+    if told is not None and way.criterion is not None:
+        groups, scores = score_groups(smaller, told, way.criterion, target, choice)
+    else:
+        groups = smaller.groups
+        scores = {n: per_unit[g.units] for n, g in zip(smaller.names, groups, strict=True)}
     known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
-    cuts = choose(smaller.groups, scores, target, choice, known)
+    cuts = choose(groups, scores, target, choice, known)
     if auto is not None:
         batch = _samples(smaller.description, batches, batch_size, batch_size)[0]
         parts = (smaller.description, smaller.units, smaller.groups)
@@ -227,7 +251,9 @@ def _choose_bypasses(
 def _unit_scores(
     bench: Bench, batches: Any, measure: str, meter: BypassMeter
 ) -> npt.NDArray[np.float64]:
-    """Per unit, what it emits on data, or a norm of its weights."""
+    """Per unit, what it emits on data, or a norm of its weights; nothing where its readers tell."""
+    if measure in UNIT_CRITERIA:
+        return np.zeros(0)
     if batches is not None:
         return measure_outputs(bench.description, bench.units, batches, measure, meter)
     arrays = weight_arrays(bench.description)
@@ -268,13 +294,20 @@ def bind_plan(
     Args:
         plan: The plan.
         model: The model.
-        data: Samples for the proof; random ones are drawn without.
+        data: Samples to fold means and repair on, and for the proof, for which random ones are drawn
+            without.
         proof: False switches the proof off.
 
     Raises:
-        InvalidArgumentError: The plan was made for other layers.
+        InvalidArgumentError: The plan was made for other layers, or folds means and there is no
+            data.
     """
     _check_model(model)
+    if plan.fold and data is None:
+        raise InvalidArgumentError(
+            "This plan folds the means of removed units into the next biases, which takes data: "
+            "bind_plan(plan, model, data). To hold them at zero, plan with fold=False."
+        )
     bench = open_bench(model, first_batch(data) if data is not None else None)
     _check_bypasses(plan, bench)
     bench = without(bench, plan.bypassed)
@@ -316,21 +349,6 @@ def _check_bypasses(plan: CutPlan, bench: Bench) -> None:
             )
 
 
-def _check_measure(measure: str, has_data: bool) -> None:
-    known = _MEASURES if has_data else WEIGHT_MEASURES
-    if measure not in known:
-        hint = "with" if has_data else "without"
-        why = (
-            " A constant unit that is not zero cannot go without its mean being folded into the "
-            "next bias, which a cut does not do."
-            if measure == "std"
-            else ""
-        )
-        raise InvalidArgumentError(
-            f"measure {hint} data must be one of {known}, got {measure!r}.{why}"
-        )
-
-
 def _batches(
     description: Description, data: Any, batch_size: int, max_samples: int | None
 ) -> CalibrationData:
@@ -370,17 +388,24 @@ def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
 
 def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutResult:
     kept = kept_slots(plan.groups, bench)
-    new, pairs = rebuild(bench.description, kept)
+    folding = fold_means(bench, kept, batches) if plan.fold else None
+    corrections = None if folding is None else folding.corrections
+    new, pairs = rebuild(bench.description, kept, corrections)
     figures = None
     if proof:
         samples, source = _samples(bench.original, batches)
         check_trace(bench.graph, samples)
-        figures = prove(bench.original, kept, new, samples, source)
+        figures = prove(bench.original, kept, new, samples, source, corrections)
+    repaired = None
+    if folding is not None and plan.repair is not None:
+        parts = (bench.description, kept, new.model, pairs)
+        repaired = repair_cut(*parts, folding, batches, plan.repair)
     carry_compilation(model, new.model, pairs, kept)
     message = shortfall(plan)
     if message:
         warnings.warn(message, TargetNotReachedWarning, stacklevel=4)
-    return CutResult(new.model, plan, figures, (model.count_params(), new.model.count_params()))
+    parameters = (model.count_params(), new.model.count_params())
+    return CutResult(new.model, plan, figures, parameters, folding, repaired)
 
 
 def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate]) -> None:

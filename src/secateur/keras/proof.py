@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from keras import ops, tree
 from keras.src import backend
 
 from secateur.errors import ProofError
+from secateur.keras.corrections import Corrections
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Tensor
@@ -33,21 +35,32 @@ class Proof:
         tolerance: What it had to stay within.
         num_samples: Samples compared.
         data: "given" or "random".
+        folded: Whether the original was held at its folded means (its biases corrected alike)
+            rather than at zero.
     """
 
     difference: float
     tolerance: float
     num_samples: int
     data: str
+    folded: bool = False
 
     def __str__(self) -> str:
+        held = "held-at-its-means" if self.folded else "held-at-zero"
         return (
-            f"proven: cut model and held-at-zero original differ by {self.difference:.2g} relative "
+            f"proven: cut model and {held} original differ by {self.difference:.2g} relative "
             f"(tolerance {self.tolerance:g}) on {self.num_samples} {self.data} samples"
         )
 
 
-def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, data: str) -> Proof:
+def prove(
+    description: Description,
+    kept: Kept,
+    rebuilt: Rebuilt,
+    samples: Any,
+    data: str,
+    corrections: Corrections | None = None,
+) -> Proof:
     """Compare a cut model with its masked original.
 
     Compared are the outputs, and what the last layers take: a softmax over many classes would hide
@@ -59,6 +72,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
         rebuilt: The cut model.
         samples: Inputs, nested as the model takes them.
         data: Where the samples come from: "given" or "random".
+        corrections: What was changed beside the cut; the original is run with the same changes.
 
     Raises:
         ProofError: They differ by more than the tolerance.
@@ -73,7 +87,8 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
                     ops.convert_to_numpy(output), description.labels(tensor)
                 )
 
-    outputs = tree.flatten(run(description, samples, kept, watch))
+    with contextlib.nullcontext() if corrections is None else corrections.in_force():
+        outputs = tree.flatten(run(description, samples, kept, watch))
     # The original lacks what a rewritten average computes on the way.
     probes = [number for number, tensor in enumerate(rebuilt.probed) if id(tensor) in seen]
     expected = [*outputs, *(seen[id(rebuilt.probed[number])] for number in probes)]
@@ -89,7 +104,7 @@ def prove(description: Description, kept: Kept, rebuilt: Rebuilt, samples: Any, 
             f"relative, more than {tolerance:g}, on {count} {data} samples. Nothing is returned. "
             "A rule of a custom layer may be wrong; exclude its layers, or report this model."
         )
-    return Proof(worst, tolerance, count, data)
+    return Proof(worst, tolerance, count, data, bool(corrections))
 
 
 def tolerance_of(graph: Graph) -> float:

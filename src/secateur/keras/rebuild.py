@@ -11,11 +11,11 @@ import keras
 from keras import ops, tree
 
 from secateur.errors import UnsupportedModelError
+from secateur.keras.corrections import Corrections
 from secateur.keras.cut_rules.site import Kept, Site
 from secateur.keras.cut_rules.table import is_stock
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Constant, Source, Tensor, twin
-from secateur.keras.variables import read_array
 from secateur.network import Axes
 
 
@@ -34,8 +34,15 @@ class Rebuilt:
     probed: list[Tensor]
 
 
-def rebuild(description: Description, kept: Kept) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
+def rebuild(
+    description: Description, kept: Kept, corrections: Corrections | None = None
+) -> tuple[Rebuilt, list[tuple[Any, Any, Axes]]]:
     """Make the cut model.
+
+    Args:
+        description: The original.
+        kept: What stays.
+        corrections: Values that change, and biases that are added.
 
     Returns:
         The model, and for every variable (the original, its successor, labels of its axes).
@@ -43,13 +50,14 @@ def rebuild(description: Description, kept: Kept) -> tuple[Rebuilt, list[tuple[A
     Raises:
         UnsupportedModelError: A layer cannot be made again from its config.
     """
-    return _Builder(description, kept).build()
+    return _Builder(description, kept, corrections or Corrections()).build()
 
 
 class _Builder:
-    def __init__(self, description: Description, kept: Kept) -> None:
+    def __init__(self, description: Description, kept: Kept, corrections: Corrections) -> None:
         self.description = description
         self.kept = kept
+        self.corrections = corrections
         self.values: dict[int, Any] = {}
         self.made: dict[Any, Any] = {}
         self.names: set[str] = set()
@@ -122,7 +130,7 @@ class _Builder:
     def _operation(self, site: Site) -> Any:
         """The successor of a layer or op; a layer that is used twice has one, if both uses agree."""
         old = site.call.operation
-        changes = {} if site.config_change is None else site.config_change(self.kept)
+        changes = self._changes(site)
         key = (id(old), repr(sorted(changes.items())))
         if isinstance(old, keras.layers.Layer) and key in self.made:
             return self.made[key]
@@ -138,6 +146,10 @@ class _Builder:
             self.pending = getattr(self, "pending", [])
             self.pending.append((old, new))
         return new
+
+    def _changes(self, site: Site) -> dict[str, Any]:
+        changes = {} if site.config_change is None else site.config_change(self.kept)
+        return self.corrections.config_changes(site.call.operation, changes)
 
     def _source(self, source: Source, site: Site) -> Any:
         """A free variable as rows of an `Embedding`, indexed by positions made from an input."""
@@ -172,16 +184,17 @@ class _Builder:
 
     def _fill(self) -> None:
         for old, new in getattr(self, "pending", []):
-            before, after = old.variables, new.variables
+            before, after = old.variables, self.corrections.known_variables(old, new)
             if len(before) != len(after):
                 raise UnsupportedModelError(
                     f"Layer {old.name!r} has {len(before)} variables, made again it has {len(after)}."
                 )
+            self.corrections.fill_added(old, new, self.kept.take)
             for variable, successor in zip(before, after, strict=True):
                 axes = self.axes_of.get(id(variable), (None,) * len(variable.shape))
                 self.pairs.append((variable, successor, axes))
         for variable, successor, axes in self.pairs:
-            value = self.kept.take(read_array(variable), axes)
+            value = self.kept.take(self.corrections.value_of(variable), axes)
             successor.assign(value.reshape(successor.shape))
 
     def _sequential(self, inputs: list[Any]) -> keras.Model | None:
@@ -209,8 +222,7 @@ class _Builder:
 
     def made_for(self, site: Site) -> Any:
         """The successor made for a site."""
-        changes = {} if site.config_change is None else site.config_change(self.kept)
-        return self.made[(id(site.call.operation), repr(sorted(changes.items())))]
+        return self.made[(id(site.call.operation), repr(sorted(self._changes(site).items())))]
 
 
 def made_again(old: Any, changes: dict[str, Any], name: str) -> Any:

@@ -149,14 +149,14 @@ def _examine(named: NamedVariable) -> WeightTensor | str | None:
     shape, dtype = variable_shape(variable), variable_dtype(variable)
     key = _matrix_key(rule, layer, variable)
     role = _role(rule, key, variable)
-    if (reason := _altered(layer)) and role != "bias":
+    if (reason := why_altered(layer)) and role != "bias":
         return reason
     if dtype not in _FLOATS:
         return None if rule.rest and key is None else f"its dtype is {dtype}, not a float"
     if not shape:
         return None if rule.rest else "it is a single number"
     try:
-        view = _view(named, rule, key, role)
+        view = _view(named, key, role)
     except InvalidArgumentError as error:
         return str(error)
     default, why_not = _default(rule, key, role, layer)
@@ -172,7 +172,7 @@ def _worth_telling(found: WeightTensor | str | None) -> str | None:
     return found
 
 
-def _altered(layer: Layer) -> str:
+def why_altered(layer: Layer) -> str:
     """Why the stored kernel is not what the layer multiplies with, if it is not."""
     if mode := getattr(layer, "quantization_mode", None):
         return f"the layer is quantised ({mode}); prune before quantising"
@@ -182,6 +182,23 @@ def _altered(layer: Layer) -> str:
             "adapter into the kernel first"
         )
     return ""
+
+
+def layout_of(layer: Layer, variable: Variable) -> str | None:
+    """The layout of one of a layer's own weights; None where it is no weight matrix.
+
+    Example:
+        >>> layer = keras.layers.Dense(2)
+        >>> layer.build((None, 3))
+        >>> layout_of(layer, layer.kernel), layout_of(layer, layer.bias)
+        ('io', None)
+    """
+    rule = find_rule(layer)
+    key = _matrix_key(rule, layer, variable)
+    if key is None:
+        return None
+    layout = rule.matrices[key]
+    return layout if isinstance(layout, str) else layout(layer)
 
 
 def _matrix_key(rule: LayerRule, layer: Layer, variable: Variable) -> str | None:
@@ -201,11 +218,11 @@ def _role(rule: LayerRule, key: str | None, variable: Variable) -> str:
     return variable.name
 
 
-def _view(named: NamedVariable, rule: LayerRule, key: str | None, role: str) -> MatrixView:
+def _view(named: NamedVariable, key: str | None, role: str) -> MatrixView:
     shape = variable_shape(named.variable)
     if key is not None:
-        layout = rule.matrices[key]
-        layout = layout if isinstance(layout, str) else layout(named.place.layer)
+        layout = layout_of(named.place.layer, named.variable)
+        assert layout is not None
     elif role in _NAMED_ONLY or len(shape) == 1:
         layout = "o*"
     else:

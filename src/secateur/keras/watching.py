@@ -1,0 +1,66 @@
+"""Run a model over data and see what goes into some of its weight matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from secateur.keras.describe import everything
+from secateur.keras.flatten import Call, Graph
+from secateur.keras.positions import Mask, Positions
+from secateur.keras.rebuild import rebuild
+from secateur.keras.running import run_graph
+from secateur.keras.taps import Tap, open_graph, taps_of
+from secateur.keras.workbench import Bench
+
+See = Callable[[Tap, Call, tuple[Any, ...], dict[str, Any], Mask | None], None]
+"""Called with a tap, its call, the values of the call's arguments, and which positions count."""
+
+
+def watch_taps(bench: Bench, wanted: Container[int], batches: Iterable[Any], see: See) -> None:
+    """Run a model, without what is bypassed, and see every call that uses one of the wanted weights.
+
+    Args:
+        bench: The model.
+        wanted: Identities of weights of the original.
+        batches: Calibration data, nested as the model takes it.
+        see: Sees each tap of each such call.
+    """
+    opened, original = _opened(bench)
+    taps = {
+        id(call): [
+            own
+            for own in (_of_original(tap, original) for tap in taps_of(call))
+            if id(own.variable) in wanted
+        ]
+        for call in opened.calls
+    }
+    positions = Positions(opened)
+
+    def visit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        keep = positions.of(call, args, kwargs)
+        for tap in taps[id(call)]:
+            see(tap, call, args, kwargs, keep)
+
+    for batch in batches:
+        positions.begin(batch)
+        run_graph(opened, batch, visit)
+
+
+def _of_original(tap: Tap, original: Mapping[int, Any]) -> Tap:
+    """A tap that names the variables of the original."""
+    bias = tap.bias and replace(
+        tap.bias, variable=original.get(id(tap.bias.variable), tap.bias.variable)
+    )
+    return replace(tap, variable=original.get(id(tap.variable), tap.variable), bias=bias)
+
+
+def _opened(bench: Bench) -> tuple[Graph, dict[int, Any]]:
+    """The graph that is run; and by identity of a variable in it the original's, if it is another."""
+    graph = bench.description.graph
+    if not bench.reduction.names:
+        return open_graph(graph.model, graph.input_structure), {}
+    # Attention is opened while a model is traced, so what is bypassed has to be gone from a model.
+    built, pairs = rebuild(bench.description, everything(bench.description))
+    return open_graph(built.model), {id(new): old for old, new, _ in pairs}
