@@ -11,7 +11,7 @@ ROOT = Path(secateur.__file__).parent
 ALLOWED = {
     "secateur._core": ("_kernels/native/",),
     "numba": ("_kernels/jit.py",),
-    "keras": ("keras/", "demo/", "cli/sources.py"),
+    "keras": ("keras/", "compression/", "searching/", "demo/", "cli/sources.py"),
     "tensorflow": ("keras/",),
 }
 
