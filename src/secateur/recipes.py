@@ -103,7 +103,7 @@ def refits_norms(method: Method, recipe: Recipe) -> bool:
 
 def _settings(method: Method, *, ours: bool) -> tuple[bool, bool, float, Ridge]:
     """Asymmetric target, refitted bias, damping and ridge: our best, or as published."""
-    damping = (0.05 if ours else 0.01) if method.damping is None else method.damping
+    damping = (0.15 if ours else 0.01) if method.damping is None else method.damping
     return (
         ours if method.asymmetric is None else method.asymmetric,
         ours if method.refit_bias is None else method.refit_bias,

@@ -152,7 +152,7 @@ def prune(
         allocation: How one sparsity is shared out over the weights: "uniform" (default; hard to beat on
             encoders), "erk", "lamp", "owl" or "global" (by normalised OBS losses).
         damping: How strongly weights are held to what they were: a part of the inputs' mean squares.
-            Default 0.05, for published methods what their papers say, 0.01.
+            Default 0.15, for published methods what their papers say, 0.01.
         asymmetric: Keep the given network's outputs, fed with what the pruned one makes of the data so
             far. Default: wherever weights are repaired by a method of ours.
         refit_bias: Whether the bias behind a weight changes, too. Default: as `asymmetric`.
