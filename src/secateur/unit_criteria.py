@@ -6,6 +6,7 @@ A criterion says which statistics of a reader's input it needs (init), those are
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -100,20 +101,11 @@ class UnitCriterion(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class WandaSP:
-    """sum_j mean_i |W_ij| * ||X_j||_2 / sqrt(N) over a unit's columns j: Wanda for whole units.
-
-    Wanda-sp of An et al. (arXiv 2312.11983), after Wanda (arXiv 2306.11695, eq. 1).
-
-    Differs from the paper: a unit of several columns has their sum, as heads have there, and a unit
-    that several layers read the sum over those.
-    """
-
-    name: ClassVar[str] = "wanda_sp"
+class _ByColumns(ABC):
+    """Criteria that price every column of a reader by itself; a unit costs what its columns do."""
 
     def statistics(self, inputs: int, name: str) -> OutputStatistics:
-        """Norms of the inputs."""
+        """Moments of each input."""
         return OutputStatistics(inputs, name=name)
 
     def size(self, inputs: int) -> int:
@@ -125,15 +117,38 @@ class WandaSP:
     ) -> Float64:
         """See `UnitCriterion`."""
         del most
-        return _summed(
-            units,
-            readers,
-            lambda weight, counted: np.abs(weight).mean(axis=0) * counted.measure("rms"),
-        )
+        total = np.zeros(len(units))
+        for reader in readers:
+            columns = reader.columns_of(units)
+            for weight, counted in zip(reader.weights, reader.statistics, strict=True):
+                own = self.column_scores(np.asarray(weight, np.float64), counted)
+                total += own[columns].sum(axis=1)
+        return total
+
+    @abstractmethod
+    def column_scores(self, weight: Float64, counted: OutputStatistics) -> Float64:
+        """The price of each column, (in,)."""
 
 
 @dataclass(frozen=True)
-class FLAP:
+class WandaSP(_ByColumns):
+    """sum_j mean_i |W_ij| * ||X_j||_2 / sqrt(N) over a unit's columns j: Wanda for whole units.
+
+    Wanda-sp of An et al. (arXiv 2312.11983), after Wanda (arXiv 2306.11695, eq. 1).
+
+    Differs from the paper: a unit of several columns has their sum, as heads have there, and a unit
+    that several layers read the sum over those.
+    """
+
+    name: ClassVar[str] = "wanda_sp"
+
+    def column_scores(self, weight: Float64, counted: OutputStatistics) -> Float64:
+        """mean_i |W_ij| * ||X_j||_2 / sqrt(N)."""
+        return np.asarray(np.abs(weight).mean(axis=0) * counted.measure("rms"))
+
+
+@dataclass(frozen=True)
+class FLAP(_ByColumns):
     """sum_j Var(X_j) * ||W_:j||^2 over a unit's columns j: what is lost once means are folded.
 
     The weighted input feature variance of FLAP (arXiv 2312.11983, eq. 5), the exact squared error of
@@ -145,24 +160,9 @@ class FLAP:
 
     name: ClassVar[str] = "flap"
 
-    def statistics(self, inputs: int, name: str) -> OutputStatistics:
-        """Variances of the inputs."""
-        return OutputStatistics(inputs, name=name)
-
-    def size(self, inputs: int) -> int:
-        """See `UnitCriterion`."""
-        return 80 * inputs
-
-    def scores(
-        self, units: npt.NDArray[np.int64], readers: Sequence[Reader], most: int | None = None
-    ) -> Float64:
-        """See `UnitCriterion`."""
-        del most
-        return _summed(
-            units,
-            readers,
-            lambda weight, counted: np.square(weight).sum(axis=0) * counted.measure("std") ** 2,
-        )
+    def column_scores(self, weight: Float64, counted: OutputStatistics) -> Float64:
+        """Var(X_j) * ||W_:j||^2."""
+        return np.asarray(np.square(weight).sum(axis=0) * counted.measure("std") ** 2)
 
 
 @dataclass(frozen=True)
@@ -236,15 +236,6 @@ def _rising(errors: Float64) -> Float64:
     for number in range(1, rising.size):
         rising[number] = max(rising[number], np.nextafter(rising[number - 1], np.inf))
     return rising
-
-
-def _summed(units: npt.NDArray[np.int64], readers: Sequence[Reader], of_columns: Any) -> Float64:
-    total = np.zeros(len(units))
-    for reader in readers:
-        columns = reader.columns_of(units)
-        for weight, counted in zip(reader.weights, reader.statistics, strict=True):
-            total += of_columns(np.asarray(weight, np.float64), counted)[columns].sum(axis=1)
-    return total
 
 
 UNIT_CRITERIA: dict[str, UnitCriterion] = {
