@@ -200,3 +200,26 @@ def test_amounts_exclude_each_other(folder, tmp_path):
     with pytest.raises(SystemExit) as error:
         run(folder / "model.keras", "-r", 0.5, "-t", 1, "-o", tmp_path / "s.keras")
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--repair", "--damping", 0.2], {"repair": True, "damping": 0.2}),
+        (["--no-fold", "--measure", "rms"], {"fold": False, "measure": "rms"}),
+        (["--measure", "std"], {"measure": "std"}),
+        (["--measure", "flap", "--align", 1], {"measure": "flap", "align": 1}),
+    ],
+)
+def test_what_makes_up_for_the_cut(folder, tmp_path, words, options):
+    model, data = folder / "model.keras", folder / "x.npy"
+    assert run(model, "-d", data, "-r", 0.5, *words, "-o", tmp_path / "s.keras") == 0
+    found = keras.models.load_model(tmp_path / "s.keras").get_weights()
+    expected = sc.cut(keras.models.load_model(model), np.load(data), ratio=0.5, **options)
+    for mine, theirs in zip(found, expected.model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_repair_without_data_is_refused_in_one_line(folder, tmp_path, capsys):
+    assert run(folder / "model.keras", "-r", 0.5, "--repair", "-o", tmp_path / "s.keras") == 1
+    assert "takes data" in capsys.readouterr().err

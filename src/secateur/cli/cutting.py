@@ -16,6 +16,7 @@ from secateur.errors import InvalidArgumentError
 # What says how much goes, and what: a plan from a file has settled all that.
 _DECISIONS = (
     "threshold", "ratio", "relative", "scope", "measure", "align", "granularity", "include", "exclude",
+    "repair", "damping", "no_fold",
 )  # fmt: skip
 
 
@@ -53,9 +54,10 @@ def _check(options: Namespace) -> None:
         sources.check_output(options.plan_out)
     given = [name for name in _DECISIONS if getattr(options, name) not in (None, False)]
     given += ["keep"] if options.keep else []
+    words = ", --".join(given).replace("_", "-")
     if options.plan is not None and given:
         raise InvalidArgumentError(
-            f"--plan has settled what goes; leave out --{', --'.join(given)}, or make a new plan."
+            f"--plan has settled what goes; leave out --{words}, or make a new plan."
         )
     if options.plan is None and not any(
         getattr(options, name) not in (None, []) for name in ("threshold", "ratio", "keep")
@@ -77,6 +79,7 @@ def _plan(options: Namespace, model: Any, data: Any, advance: Callable[..., None
     given = {name: getattr(options, name) for name in (*_DECISIONS, "max_samples")}
     given["keep"] = _keep(options.keep) if options.keep else None
     given["align"] = _align(options.align)
+    given["fold"] = False if given.pop("no_fold") else None
     chosen = {name: value for name, value in given.items() if value is not None}
     return sc.plan_cut(model, data, progress=advance, **chosen)
 

@@ -134,7 +134,15 @@ def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
     )
     cut.add_argument("--scope", choices=["layer", "global"], help="what a ratio is a ratio of")
     cut.add_argument(
-        "--measure", help="with data: mean, rms, max; without: path, incoming, outgoing"
+        "--measure",
+        help="with data: mean, rms, max, std, obs, flap, wanda_sp; without: path, incoming, outgoing",
+    )
+    cut.add_argument(
+        "--repair", action="store_true", help="refit what reads removed units by least squares"
+    )
+    cut.add_argument("--damping", type=float, help="ridge of the least squares of obs and --repair")
+    cut.add_argument(
+        "--no-fold", action="store_true", help="hold removed units at zero, not at their means"
     )
     cut.add_argument(
         "--align",
@@ -142,7 +150,10 @@ def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
         help="widths are multiples of it (default 8); auto times them here, for 20 s at most",
     )
     cut.add_argument(
-        "--granularity", action="append", metavar="KIND", help="only neuron, ...; repeatable"
+        "--granularity",
+        action="append",
+        metavar="KIND",
+        help="only neuron, head, branch, ...; repeatable",
     )
     cut.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
     cut.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
