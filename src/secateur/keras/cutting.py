@@ -87,7 +87,7 @@ class CutResult:
         proof = "not proven: the proof was switched off" if self.proof is None else str(self.proof)
         lines = [f"{before:,} -> {after:,} parameters ({gone:.1%} gone)", proof]
         lines += [str(part) for part in (self.folding, self.repair) if part is not None]
-        return "\n".join(lines)
+        return "\n".join(line for line in lines if line)
 
 
 def plan_cut(

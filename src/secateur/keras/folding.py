@@ -53,7 +53,9 @@ class Folding:
     norms: Mapping[int, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        lines = [f"means of removed units folded into {len(self.folded)} layers"]
+        count = len(self.folded)
+        plural = "" if count == 1 else "s"
+        lines = [f"means of removed units folded into {count} layer{plural}"] if count else []
         unusual = {name: where for name, where in self.folded.items() if where != "bias"}
         lines += [f"  {name}: {where}" for name, where in unusual.items()]
         lines += [f"  {name}: held at zero, {why}" for name, why in self.held.items()]
