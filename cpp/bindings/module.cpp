@@ -8,6 +8,8 @@ PYBIND11_MODULE(_core, module) {
   secateur::bindings::bind_saliency(module);
   secateur::bindings::bind_select(module);
   secateur::bindings::bind_sparse(module);
+  secateur::bindings::bind_neural(module);
   secateur::bindings::bind_packing(module);
   secateur::bindings::bind_codec(module);
+  secateur::bindings::bind_spmm(module);
 }

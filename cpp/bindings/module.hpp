@@ -11,7 +11,9 @@ void bind_patterns(pybind11::module_& module);
 void bind_saliency(pybind11::module_& module);
 void bind_select(pybind11::module_& module);
 void bind_sparse(pybind11::module_& module);
+void bind_neural(pybind11::module_& module);
 void bind_packing(pybind11::module_& module);
 void bind_codec(pybind11::module_& module);
+void bind_spmm(pybind11::module_& module);
 
 }  // namespace secateur::bindings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from secateur import schedules
+    from secateur import runtime, schedules
     from secateur._kernels.native.runtime import num_threads, set_num_threads
     from secateur.compression import (
         Distillation,
@@ -113,6 +113,7 @@ __all__ = [
     "prune_arrays",
     "register_rule",
     "release_zeros",
+    "runtime",
     "saliency",
     "save",
     "schedules",
@@ -124,7 +125,7 @@ __all__ = [
 ]
 
 
-_ROOMS = ("schedules",)
+_ROOMS = ("runtime", "schedules")
 
 
 def __getattr__(name: str) -> Any:

@@ -187,3 +187,71 @@ def obs_sweep(
     kept: int,
     group: int,
 ) -> None: ...
+
+# spmm: weights are (outputs, inputs), x (rows, inputs), y (rows, outputs), all float32.
+class BlockedMatrix:
+    def __init__(self, weights: NDArray[np.float32], height: int, block: int) -> None: ...
+    def multiply(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32] | None,
+        activation: int,
+        slope: float,
+        ceiling: float,
+        scratch: NDArray[np.float32],
+    ) -> None: ...
+    def scratch_floats(self, rows: int) -> int: ...
+    def entries(self) -> int: ...
+    def num_bytes(self) -> int: ...
+
+class BitmaskMatrix:
+    def __init__(self, weights: NDArray[np.float32]) -> None: ...
+    def multiply(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32] | None,
+        activation: int,
+        slope: float,
+        ceiling: float,
+    ) -> None: ...
+    def entries(self) -> int: ...
+    def num_bytes(self) -> int: ...
+
+class ShortCsrMatrix:
+    def __init__(self, weights: NDArray[np.float32]) -> None: ...
+    def multiply(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32] | None,
+        activation: int,
+        slope: float,
+        ceiling: float,
+    ) -> None: ...
+    def entries(self) -> int: ...
+    def num_bytes(self) -> int: ...
+
+def finish_rows(
+    y: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    residual: NDArray[np.float32] | None,
+    activation: int,
+    slope: float,
+    ceiling: float,
+) -> None: ...
+
+# neural: along the rows of (rows, width) matrices.
+def softmax_rows(x: NDArray[np.float32], y: NDArray[np.float32]) -> None: ...
+def normalize_rows(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    rms: bool,
+    scale: NDArray[np.float32] | None,
+    offset: NDArray[np.float32] | None,
+    epsilon: float,
+) -> None: ...

@@ -12,8 +12,8 @@ from typing import Any
 from secateur.errors import MissingDependencyError
 from secateur.pruning import Pruned
 from secateur.storage import Header, Profile, ShortFloat, load_arrays, read_header, save_arrays
+from secateur.storage.config_text import KEY as _KERAS_CONFIG
 
-_KERAS_CONFIG = "keras_config"
 _KEPT_ZEROS = "kept_zeros"
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,11 +13,10 @@ from secateur.keras.keeping import keep_zeros, kept_masks
 from secateur.keras.model_config import describe_model, model_from_config
 from secateur.keras.tensors import find_tensors
 from secateur.keras.variables import read_array
+from secateur.storage.config_text import pack_config, unpack_config
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
-
-_MAX_CONFIG_CHARS = 64 * 2**20
 
 
 def model_to_file_parts(model: Any) -> tuple[str, Mapping[str, Array]]:
@@ -36,8 +32,14 @@ def model_to_file_parts(model: Any) -> tuple[str, Mapping[str, Array]]:
         raise ArgumentTypeError(
             f"save takes the result of prune, a Keras model or arrays, got {type(model).__name__}."
         )
+    config, arrays = describe_for_runtime(model)
+    return pack_config(config), arrays
+
+
+def describe_for_runtime(model: Model) -> tuple[str, Mapping[str, Array]]:
+    """The configuration, as plain text, and the arrays of a model."""
     description = describe_model(model)
-    return _packed(description.config), description.arrays
+    return description.config, description.arrays
 
 
 def model_from_file_parts(
@@ -59,7 +61,10 @@ def model_from_file_parts(
     """
     arrays = cache(read_all)
     return model_from_config(
-        _unpacked(config), shapes, custom_objects=custom_objects, values=lambda name: arrays()[name]
+        unpack_config(config),
+        shapes,
+        custom_objects=custom_objects,
+        values=lambda name: arrays()[name],
     )
 
 
@@ -88,23 +93,3 @@ def keep_named(model: Model, text: str) -> None:
             f"The file's list of weights with kept zeros is damaged: {error!r}."
         ) from error
     keep_zeros(model, masks)
-
-
-def _packed(config: str) -> str:
-    # Configurations repeat themselves; unpacked they would outweigh the weights of a small model.
-    return base64.b85encode(zlib.compress(config.encode(), 9)).decode("ascii")
-
-
-def _unpacked(text: str) -> str:
-    try:
-        unpacker = zlib.decompressobj()
-        config = unpacker.decompress(base64.b85decode(text), _MAX_CONFIG_CHARS)
-        if not unpacker.eof or unpacker.unused_data:
-            raise FileFormatError(
-                f"The model's configuration is cut off, or longer than {_MAX_CONFIG_CHARS:,} bytes."
-            )
-        return config.decode()
-    except (ValueError, zlib.error, binascii.Error) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"The model's configuration cannot be unpacked: {error}.") from error
