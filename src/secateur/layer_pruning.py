@@ -51,7 +51,7 @@ class Recipe:
     finish: bool = False
     asymmetric: bool = True
     intercept: bool = True
-    damping: float = 0.05
+    damping: float = 0.15
     ridge: Ridge = "input"
 
     def __post_init__(self) -> None:
