@@ -41,6 +41,8 @@ class Recipe:
         finish: Whether the kept weights are refitted exactly after the solver.
         asymmetric: Whether the dense network's output is what is kept, while inputs are those of the
             network as compressed so far.
+        residual: Whether a weight whose output is added to something also makes up for what that has
+            lost; with `asymmetric`.
         intercept: Whether biases are refitted, too, where there are any.
         damping: Size of the ridge that holds weights near what they were, > 0.
         ridge: What it is a part of: each "input"'s own square, or the "mean" of all.
@@ -50,6 +52,7 @@ class Recipe:
     solver: Solver | None = None
     finish: bool = False
     asymmetric: bool = True
+    residual: bool = False
     intercept: bool = True
     damping: float = 0.15
     ridge: Ridge = "input"
@@ -119,6 +122,7 @@ def prune_matrix(
     *,
     has_bias: bool = False,
     scores: Array | None = None,
+    outputs: bool = False,
 ) -> PrunedMatrix:
     """Prune a matrix whose rows fall into groups of equal size that have inputs of their own.
 
@@ -129,6 +133,7 @@ def prune_matrix(
         recipe: How.
         has_bias: Whether there is a bias to be refitted.
         scores: (out, in); in place of those of the recipe's scorer.
+        outputs: The statistics' companion rows are wanted outputs, less the bias, not dense inputs.
 
     Raises:
         InvalidArgumentError: A target that does not fit.
@@ -143,18 +148,43 @@ def prune_matrix(
         >>> int(done.mask.sum())
         1
     """
-    parts = np.split(weight, len(statistics))
-    problems = [
+    problems = make_problems(weight, statistics, recipe, has_bias=has_bias, outputs=outputs)
+    return prune_problems(weight, problems, statistics, target, recipe, scores)
+
+
+def make_problems(
+    weight: Array,
+    statistics: Sequence[InputStatistics],
+    recipe: Recipe,
+    *,
+    has_bias: bool = False,
+    outputs: bool = False,
+) -> list[LayerProblem]:
+    """The problems of a matrix, one for each group of its rows; see `prune_matrix`."""
+    return [
         LayerProblem(
             np.ascontiguousarray(part, np.float32),
             own,
             damping=recipe.damping,
             ridge=recipe.ridge,
             intercept=recipe.intercept and has_bias,
-            asymmetric=recipe.asymmetric and own.has_cross,
+            asymmetric=recipe.asymmetric and own.has_cross and not outputs,
+            outputs=outputs,
         )
-        for part, own in zip(parts, statistics, strict=True)
+        for part, own in zip(np.split(weight, len(statistics)), statistics, strict=True)
     ]
+
+
+def prune_problems(
+    weight: Array,
+    problems: Sequence[LayerProblem],
+    statistics: Sequence[InputStatistics],
+    target: Wanted,
+    recipe: Recipe,
+    scores: Array | None = None,
+) -> PrunedMatrix:
+    """Prune a matrix whose problems are made; several targets can be tried on them."""
+    parts = np.split(weight, len(problems))
     if isinstance(target, ThresholdTarget) or (recipe.scorer is not None and target.mask is None):
         if scores is None:
             scores = _scores(parts, statistics, recipe)

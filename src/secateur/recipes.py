@@ -16,7 +16,6 @@ from secateur.data_criteria import (
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.layer_pruning import Recipe, Scorer
 from secateur.reconstruction import ADMM, SOLVERS, Refit, Solver
-from secateur.reconstruction.problem import Ridge
 from secateur.statistics import InputStatistics
 
 # These choose what goes and repair what stays in one; published ones are what their papers say.
@@ -65,7 +64,7 @@ def make_recipe(method: Method) -> tuple[Recipe, Criterion | DataCriterion | Non
         return _whole(method, criterion), None
     scorer, weights = _scorer(method)
     solver = _solver(method.reconstruction)
-    recipe = Recipe(scorer, solver, False, *_settings(method, ours=solver is not None))
+    recipe = Recipe(scorer, solver, False, **_settings(method, ours=solver is not None))
     return recipe, weights
 
 
@@ -77,7 +76,7 @@ def _whole(method: Method, criterion: Any) -> Recipe:
                 "reconstruction='none' leaves it to the criterion what goes; name one, such as "
                 "criterion='wanda'."
             )
-        return Recipe(None, solver, False, *_settings(method, ours=True))
+        return Recipe(None, solver, False, **_settings(method, ours=True))
     finish = _solver(method.reconstruction)
     if finish is not None and not isinstance(finish, Refit):
         raise InvalidArgumentError(
@@ -85,7 +84,7 @@ def _whole(method: Method, criterion: Any) -> Recipe:
             f"may be 'refit' or left out, got {method.reconstruction!r}."
         )
     ours = criterion not in _PUBLISHED
-    return Recipe(None, SOLVERS[criterion](), finish is not None, *_settings(method, ours=ours))
+    return Recipe(None, SOLVERS[criterion](), finish is not None, **_settings(method, ours=ours))
 
 
 def refits_norms(method: Method, recipe: Recipe) -> bool:
@@ -101,15 +100,16 @@ def refits_norms(method: Method, recipe: Recipe) -> bool:
     return recipe.asymmetric if method.refit_norms is None else method.refit_norms
 
 
-def _settings(method: Method, *, ours: bool) -> tuple[bool, bool, float, Ridge]:
-    """Asymmetric target, refitted bias, damping and ridge: our best, or as published."""
-    damping = (0.15 if ours else 0.01) if method.damping is None else method.damping
-    return (
-        ours if method.asymmetric is None else method.asymmetric,
-        ours if method.refit_bias is None else method.refit_bias,
-        damping,
-        "input" if ours else "mean",
-    )
+def _settings(method: Method, *, ours: bool) -> dict[str, Any]:
+    """Targets, refitted bias, damping and ridge: our best, or as published."""
+    asymmetric = ours if method.asymmetric is None else method.asymmetric
+    return {
+        "asymmetric": asymmetric,
+        "residual": ours and asymmetric,
+        "intercept": ours if method.refit_bias is None else method.refit_bias,
+        "damping": (0.15 if ours else 0.01) if method.damping is None else method.damping,
+        "ridge": "input" if ours else "mean",
+    }
 
 
 def _solver(reconstruction: str | Solver | None) -> Solver | None:

@@ -23,6 +23,7 @@ from secateur.arrays import Array
 from secateur.keras.flatten import Call, Graph, Source, Tensor
 from secateur.keras.padding import Padding
 from secateur.keras.running import fill, input_values, run_call
+from secateur.keras.sampling import num_samples
 from secateur.keras.staging import Inlet, Schedule, TapGroup
 from secateur.keras.variables import give_array, read_array
 
@@ -40,11 +41,14 @@ class Rows:
         compressed: (groups, lead..., in), in the network as it is now.
         dense: The same positions in the given network; the same array where nothing differs.
         keep: (lead...) bool, the real positions; None where all are.
+        missed: (lead..., out), by how much what the output is added to has fallen short of the given
+            network's; None where it has not, or the output is added to nothing.
     """
 
     compressed: Array
     dense: Array
     keep: Array | None
+    missed: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,11 @@ class CalibrationWalk:
             self._set([(change.variable, change.before) for change in self._changed.values()])
 
     @property
+    def num_batches(self) -> int:
+        """Batches of the data."""
+        return len(self._sizes)
+
+    @property
     def num_samples(self) -> int:
         """Samples of the data."""
         return sum(self._sizes)
@@ -155,10 +164,46 @@ class CalibrationWalk:
                     self._get("dense", batch, tensor) for tensor in self._schedule.masks[id(call)]
                 ]
                 part = self._padding.part(sum(self._sizes[:batch]), self._sizes[batch])
-                for now, dense, masks, own in _parts(
-                    inlet, self._sizes[batch], arguments, beside, explicit, part
+                missed = self._missed(batch, inlet)
+                for now, dense, masks, own, lost in _parts(
+                    inlet, self._sizes[batch], arguments, beside, explicit, part, missed
                 ):
-                    yield self._look(inlet, now, dense if differs else now, masks, own)
+                    yield self._look(inlet, now, dense if differs else now, masks, own, lost)
+
+    def outputs(self, batch: int) -> list[Any]:
+        """What the model as it is now puts out on a batch: the walk run on from here to the end.
+
+        Only on a walk without the dense network beside, whose schedule was made `to_outputs`.
+
+        Args:
+            batch: Number of the batch.
+
+        Returns:
+            The flat outputs, as backend tensors.
+        """
+        values: dict[int, Any] = {}
+        for call in self._ahead(batch, values):
+            outputs = run_call(call, fill(values, call.args), fill(values, call.kwargs))
+            values.update((id(t), value) for t, value in zip(call.outputs, outputs, strict=True))
+        return [values[id(tensor)] for tensor in self._graph.outputs]
+
+    def _ahead(self, batch: int, values: dict[int, Any]) -> list[Call]:
+        """Calls that are still to be run for the outputs; what they take from before goes to `values`."""
+        made_by = {id(tensor): call for call in self._graph.calls for tensor in call.outputs}
+        needed: set[int] = set()
+        pending = list(self._graph.outputs)
+        while pending:
+            tensor = pending.pop()
+            if id(tensor) in values:
+                continue
+            if self._tensors.has("dense", batch, tensor):
+                values[id(tensor)] = self._get("dense", batch, tensor)
+                continue
+            call = made_by[id(tensor)]
+            if id(call) not in needed:
+                needed.add(id(call))
+                pending.extend(call.inputs)
+        return [call for call in self._graph.calls if id(call) in needed]
 
     def dense_rows(self, inlets: Sequence[Inlet]) -> Iterator[tuple[int, Rows]]:
         """Run the given network once more; number of the inlet, and what goes into it there.
@@ -171,7 +216,7 @@ class CalibrationWalk:
         start = 0
         for samples in self._batches:
             values = input_values(self._graph, samples)
-            size = _num_samples(samples)
+            size = num_samples(samples)
             part = self._padding.part(start, size)
             start += size
             for call in self._graph.calls:
@@ -181,7 +226,7 @@ class CalibrationWalk:
                 ]
                 for number in numbers.get(id(call), ()):
                     inlet = inlets[number]
-                    for now, _, masks, own in _parts(
+                    for now, _, masks, own, _ in _parts(
                         inlet, size, arguments, arguments, explicit, part
                     ):
                         yield number, self._look(inlet, now, now, masks, own)
@@ -189,7 +234,13 @@ class CalibrationWalk:
                 values.update((id(t), v) for t, v in zip(call.outputs, outputs, strict=True))
 
     def _look(
-        self, inlet: Inlet, now: Any, dense: Any, masks: Sequence[Any], part: Array | None
+        self,
+        inlet: Inlet,
+        now: Any,
+        dense: Any,
+        masks: Sequence[Any],
+        part: Array | None,
+        missed: Array | None = None,
     ) -> Rows:
         compressed = _grouped(inlet, inlet.tap.rows(*now))
         beside = compressed
@@ -198,7 +249,19 @@ class CalibrationWalk:
                 beside = _grouped(inlet, inlet.tap.rows(*dense))
         lead = compressed.shape[1:-1]
         keep = self._padding.keep(inlet.call, dense[0], lead, masks, part)
-        return Rows(compressed, beside, keep)
+        if missed is not None:
+            missed = missed.reshape(*lead, -1)
+        return Rows(compressed, beside, keep, missed)
+
+    def _missed(self, batch: int, inlet: Inlet) -> Array | None:
+        """What the other operand of a sum has lost; None where it is what it was."""
+        if inlet.added is None or id(inlet.added) not in self._differing:
+            return None
+        dense, now = (
+            np.asarray(ops.convert_to_numpy(self._get(stream, batch, inlet.added)), np.float32)
+            for stream in ("dense", "compressed")
+        )
+        return dense - now
 
     def _numbers(self, call: Call) -> range:
         """Numbers of the batches that a call is to be seen on: of a constant, the first will do."""
@@ -232,7 +295,7 @@ class CalibrationWalk:
     def _take_inputs(self) -> None:
         for batch, samples in enumerate(self._batches):
             values = input_values(self._graph, samples)
-            self._sizes.append(_num_samples(samples))
+            self._sizes.append(num_samples(samples))
             for tensor in self._graph.inputs:
                 if id(tensor) in self._schedule.last_pass:
                     self._tensors.put("dense", batch, tensor, values[id(tensor)])
@@ -311,6 +374,9 @@ class _Tensors:
             backend.set_keras_mask(value, ops.convert_to_tensor(self.store.get((*key, "mask"))))
         return value
 
+    def has(self, stream: Stream, batch: int, tensor: Tensor) -> bool:
+        return (stream, batch, id(tensor)) in self.store
+
     def drop(self, identities: Iterable[int]) -> None:
         for identity in list(identities):
             for key in self._keys.pop(identity, ()):
@@ -328,10 +394,6 @@ def _variables(call: Call) -> list[Any]:
     return list(getattr(operation, "variables", ()))
 
 
-def _num_samples(samples: Any) -> int:
-    return int(tree.flatten(samples)[0].shape[0])
-
-
 def _grouped(inlet: Inlet, rows: Array) -> Array:
     if rows.dtype.kind in "biu":
         rows = rows.astype(np.float32)
@@ -339,8 +401,14 @@ def _grouped(inlet: Inlet, rows: Array) -> Array:
 
 
 def _parts(
-    inlet: Inlet, size: int, now: Any, dense: Any, masks: Any, part: Array | None
-) -> Iterator[tuple[Any, Any, Any, Any]]:
+    inlet: Inlet,
+    size: int,
+    now: Any,
+    dense: Any,
+    masks: Any,
+    part: Array | None,
+    missed: Array | None = None,
+) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
     """Cut a batch into parts whose rows take a bounded amount of memory."""
     values = tree.flatten(now)
     first = next((leaf for leaf in values if backend.is_tensor(leaf)), None)
@@ -350,7 +418,7 @@ def _parts(
         rows = int(np.prod([int(extent) for extent in first.shape[:-1]]))
         step = max(1, min(size, size * _ROWS_BYTES // max(4 * rows * width, 1)))
     if step >= size:
-        yield now, dense, masks, part
+        yield now, dense, masks, part, missed
         return
     for start in range(0, size, step):
         yield (
@@ -358,6 +426,7 @@ def _parts(
             _slice(dense, start, step, size),
             _slice(masks, start, step, size),
             _slice(part, start, step, size),
+            _slice(missed, start, step, size),
         )
 
 

@@ -24,12 +24,16 @@ from secateur.keras.data_pruning import (
 )
 from secateur.keras.results import Result
 from secateur.keras.scoring import score
+from secateur.keras.sensitivity import Alone
 from secateur.keras.sharing import ALLOCATIONS, allot, rank_together
+from secateur.keras.tensors import WeightTensor
+from secateur.keras.variables import read_array
 from secateur.keras.weight_pruning import How
 from secateur.layer_pruning import Recipe
 from secateur.patterns import NM, Block, Pattern
 from secateur.pruning import Progress, array_targets
 from secateur.recipes import FromData, Method, make_recipe, refits_norms
+from secateur.reconstruction import SparseGPT
 from secateur.report import Left, PruneReport
 from secateur.selection import Norm
 
@@ -49,10 +53,6 @@ class OnData:
     allocation: str | None
     calibration: Calibration
 
-    @property
-    def _allocation(self) -> str:
-        return "uniform" if self.allocation is None else self.allocation
-
     def decide(self, model: Model) -> tuple[DataPrunePlan, tuple[Left, ...]]:
         """How much of each weight of a model goes."""
         opened, job = self._job(model, None)
@@ -62,33 +62,42 @@ class OnData:
         self, model: Model, plan: DataPrunePlan | None, progress: Progress | None = None
     ) -> Result:
         """Prune a model's own weights, as much as a plan says if there is one."""
-        opened, job = self._job(model, progress)
-        if plan is not None and plan != data_plan(opened.chosen, job):
-            raise InvalidArgumentError(
-                "This plan was made for other weights, or by other settings; make a new plan."
-            )
+        opened, job = self._job(model, progress, plan)
         result = prune_on_data(model, opened, job)
         _warn_if_short(result.report, self.pattern)
         return result
 
-    def _job(self, model: Model, progress: Progress | None) -> tuple[Opened, Job]:
+    def _job(
+        self, model: Model, progress: Progress | None, plan: DataPrunePlan | None = None
+    ) -> tuple[Opened, Job]:
         recipe, criterion = make_recipe(self.method)
         scope = "layer" if self.how.scope is None else self.how.scope
-        self._check(scope)
+        allocation = self._allocation(recipe, scope)
+        self._check(allocation, scope)
         chosen = self._choose(model)
         strict = self.selection.include is not None or isinstance(self.how.sparsity, Mapping)
         norms = refits_norms(self.method, recipe)
-        opened = open_for_walk(model, chosen, self.calibration, strict=strict, norms=norms)
+        opened = open_for_walk(
+            model,
+            chosen,
+            self.calibration,
+            strict=strict,
+            norms=norms,
+            residuals=recipe.residual and recipe.asymmetric,
+        )
         scores = {} if criterion is None else score(model, opened, self.calibration, criterion)
         masks: dict[str, Array] = {}
-        if scope in ("layer", "row") or isinstance(self.pattern, NM):
-            shares = self._shares(opened, scope)
+        if plan is not None and allocation != "uniform":
+            shares = dict(plan.shares)  # what they were measured by is not measured again
+        elif scope in ("layer", "row") or isinstance(self.pattern, NM):
+            shares = self._shares(opened, allocation, scope, recipe)
         else:
             shares, masks = self._together(model, opened, scope, recipe, scores)
         settings = {
-            "allocation": self._allocation,
+            "allocation": allocation,
             "damping": recipe.damping,
             "asymmetric": recipe.asymmetric,
+            "residual": recipe.residual and recipe.asymmetric,
             "refit_bias": recipe.intercept,
             "refit_norms": norms,
         }
@@ -102,7 +111,22 @@ class OnData:
             self.calibration.memory,
             progress,
         )
+        if plan is not None and plan != data_plan(opened.chosen, job):
+            raise InvalidArgumentError(
+                "This plan was made for other weights, or by other settings; make a new plan."
+            )
         return opened, job
+
+    def _allocation(self, recipe: Recipe, scope: Any) -> str:
+        """What was asked for, or the best that goes with the rest: published methods share alike."""
+        if self.allocation is not None:
+            return self.allocation
+        free = recipe.residual and self._shares_one_sparsity(scope)
+        return "loss" if free else "uniform"
+
+    def _shares_one_sparsity(self, scope: Any) -> bool:
+        alone = scope in ("layer", "row") and isinstance(self.how.sparsity, (int, float))
+        return alone and not isinstance(self.pattern, NM)
 
     def _choose(self, model: Model) -> Chosen:
         chosen = choose(model, self.selection, self.pattern, self.how.sparsity)
@@ -112,25 +136,26 @@ class OnData:
         tensors = tuple(tensor for tensor in chosen.tensors if tensor.name in named)
         return replace(chosen, tensors=tensors)
 
-    def _check(self, scope: Any) -> None:
+    def _check(self, allocation: str, scope: Any) -> None:
         if not isinstance(scope, Mapping) and scope not in ("global", "layer", "row"):
             raise InvalidArgumentError(
                 "scope must be 'global', 'layer', 'row' or a mapping of layer name to group, got "
                 f"{scope!r}."
             )
-        if self._allocation not in ALLOCATIONS:
+        if allocation not in ALLOCATIONS:
             raise InvalidArgumentError(
-                f"Unknown allocation {self.allocation!r}; expected one of "
+                f"Unknown allocation {allocation!r}; expected one of "
                 f"{', '.join(map(repr, ALLOCATIONS))}."
             )
-        alone = scope in ("layer", "row") and isinstance(self.how.sparsity, (int, float))
-        if self._allocation != "uniform" and (not alone or isinstance(self.pattern, NM)):
+        if allocation != "uniform" and not self._shares_one_sparsity(scope):
             raise InvalidArgumentError(
-                f"allocation={self.allocation!r} shares one sparsity out over layers; it goes with "
+                f"allocation={allocation!r} shares one sparsity out over layers; it goes with "
                 "sparsity=FRACTION, scope 'layer' or 'row', and no n:m pattern."
             )
 
-    def _shares(self, opened: Opened, scope: Any) -> dict[str, Share]:
+    def _shares(
+        self, opened: Opened, allocation: str, scope: Any, recipe: Recipe
+    ) -> dict[str, Share]:
         """How much of each weight goes, where each is looked at alone."""
         chosen = opened.chosen
         sparsity = chosen.spread(self.how.sparsity)
@@ -144,13 +169,24 @@ class OnData:
             else Share(target.sparsity, target.count, target.threshold, scope)
             for (name,), target in targets
         }
-        if self._allocation == "uniform":
+        if allocation == "uniform":
             return shares
-        counts = allot(self._allocation, opened, float(sparsity), self.calibration.memory)
+        # One sweep tells what a layer's error is nearly as well as the best solver, in less time.
+        swept = replace(recipe, scorer=None, solver=SparseGPT(), finish=False, asymmetric=False)
+        alone = Alone(swept, self.pattern, scope, float(sparsity))
+        counts = allot(allocation, opened, alone, self.calibration.memory)
         sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in chosen.tensors}
-        if scope == "layer" and not isinstance(self.pattern, Block):
-            return {name: Share(count=count) for name, count in counts.items()}
+        if scope == "layer":
+            return {t.name: Share(count=self._units(t, counts[t.name])) for t in chosen.tensors}
         return {n: Share(sparsity=count / sizes[n], scope=scope) for n, count in counts.items()}
+
+    def _units(self, tensor: WeightTensor, count: int) -> int:
+        """Weights as whole blocks, where those go together."""
+        if not isinstance(self.pattern, Block):
+            return count
+        height, width = tensor.to_matrix(read_array(tensor.variable)).shape
+        blocks = -(-int(height) // self.pattern.rows) * -(-int(width) // self.pattern.cols)
+        return round(count / int(height * width) * blocks)
 
     def _together(
         self, model: Model, opened: Opened, scope: Any, recipe: Recipe, scores: dict[str, Array]

@@ -17,7 +17,7 @@ from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.choosing import Chosen
 from secateur.keras.data import calibration_data, first_batch, graph_signature
 from secateur.keras.flatten import Graph
-from secateur.keras.gathering import Gatherer, Make
+from secateur.keras.gathering import Gatherer, Make, makes_up
 from secateur.keras.keeping import keep_zeros
 from secateur.keras.norms import is_norm, norm_tap, norm_variables, refit_norm
 from secateur.keras.padding import Padding
@@ -114,6 +114,7 @@ def open_for_walk(
     *,
     strict: bool = False,
     norms: bool = False,
+    residuals: bool = False,
 ) -> Opened:
     """Trace a model, read its data, and see which weights the data says something of.
 
@@ -123,6 +124,7 @@ def open_for_walk(
         calibration: The data.
         strict: Whether a weight that data says nothing of is an error; else it is left, with the reason.
         norms: Whether normalisations behind the chosen weights are looked at, too.
+        residuals: Whether weights make up for what their output is added to has lost.
 
     Raises:
         InvalidArgumentError: Data that does not fit, or weights that data says nothing of.
@@ -139,7 +141,7 @@ def open_for_walk(
     padding = Padding(graph, calibration.mask)
     wanted = {id(tensor.variable) for tensor in chosen.tensors}
     scales = norm_variables(graph, wanted) if norms else set()
-    schedule = make_schedule(graph, wanted | scales, padding, norm_tap)
+    schedule = make_schedule(graph, wanted | scales, padding, norm_tap, residuals=residuals)
     return Opened(_with_taps(chosen, schedule, strict), graph, batches, padding, schedule)
 
 
@@ -188,7 +190,7 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
                 continue
             statistics = gatherer.gather(walk, group)
             for member in group.members:
-                surgeon.prune(walk, member, statistics)
+                surgeon.prune(walk, member, statistics, outputs=makes_up(group))
         walk.commit()
     result = surgeon.result(model)
     keep_zeros(model, result.masks)
@@ -196,8 +198,8 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
 
 
 def _maker(recipe: Recipe) -> Make:
-    def make(shape: tuple[int, int], name: str, beside: bool) -> InputStatistics:
-        return InputStatistics(shape[1], name=name, cross=recipe.asymmetric and beside)
+    def make(shape: tuple[int, int], name: str, companion: int) -> InputStatistics:
+        return InputStatistics(shape[1], name=name, cross=companion if recipe.asymmetric else 0)
 
     return make
 
@@ -214,7 +216,12 @@ class _Surgeon:
         self.changed: list[Any] = []
 
     def prune(
-        self, walk: CalibrationWalk, member: Member, statistics: list[InputStatistics]
+        self,
+        walk: CalibrationWalk,
+        member: Member,
+        statistics: list[InputStatistics],
+        *,
+        outputs: bool,
     ) -> None:
         """Prune a weight and put the result into the model."""
         tensor = self._tensors[id(member.variable)]
@@ -226,13 +233,14 @@ class _Surgeon:
             self._job.recipe,
             has_bias=member.tap.bias is not None,
             scores=self._job.scores.get(tensor.name),
+            outputs=outputs,
         )
         after, mask = empty_like(before), np.empty(before.shape, np.bool_)
         tensor.to_matrix(after)[...] = done.weight
         tensor.to_matrix(mask)[...] = done.mask
         walk.change(member.variable, after)
         if done.bias_shift is not None:
-            self.changed.append(_shift_bias(walk, member, done.bias_shift))
+            self.changed.append(shift_bias(walk, member, done.bias_shift))
         self._masks[tensor.name] = mask
         self._reports[tensor.name] = self._report(tensor, after, mask, done)
         if self._job.progress is not None:
@@ -295,7 +303,14 @@ def _target(pattern: Pattern, share: Share) -> LayerTarget | ThresholdTarget:
     return LayerTarget(pattern, sparsity=share.sparsity, count=share.count, scope=scope)
 
 
-def _shift_bias(walk: CalibrationWalk, member: Member, shift: Array) -> Any:
+def shift_bias(walk: CalibrationWalk, member: Member, shift: Array) -> Any:
+    """Add to the bias that a weight feeds; returns its variable.
+
+    Args:
+        walk: Keeps what it was.
+        member: The weight; it has a bias.
+        shift: (out,) float64.
+    """
     assert member.tap.bias is not None
     variable, part = member.tap.bias.variable, member.tap.bias.part
     before = read_array(variable)

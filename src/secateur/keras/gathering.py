@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from secateur.arrays import Array
 from secateur.keras.calibrating import CalibrationWalk, Rows
 from secateur.keras.staging import Schedule, TapGroup
 from secateur.keras.tensors import WeightTensor
 from secateur.keras.variables import read_array
 
-Make: TypeAlias = Callable[[tuple[int, int], str, bool], Any]
-"""From the shape of a run of rows, the layer's name, and whether a dense network stands beside."""
+Make: TypeAlias = Callable[[tuple[int, int], str, int], Any]
+"""From the shape of a run of rows, the layer's name, and the width of companion rows: the dense
+network's inputs or the outputs that are wanted; 0 where both networks are one."""
+
+
+Wanted: TypeAlias = Callable[[Rows], Array]
 
 
 class Gatherer:
@@ -39,8 +46,9 @@ class Gatherer:
     def gather(self, walk: CalibrationWalk, group: TapGroup) -> list[Any]:
         """Statistics for the group at hand, one for each run of rows with inputs of its own."""
         statistics = self._empty(group)
+        wanted = self._outputs(group)
         for rows in walk.rows(group.inlets):
-            _count(statistics, rows)
+            _count(statistics, rows, wanted)
         for own, more in zip(statistics, self._later.pop(id(group), ()), strict=False):
             own.merge(more)
         return statistics
@@ -52,13 +60,33 @@ class Gatherer:
         beside = group.level > 0 or group.position > 0
         name = tensor.name.rpartition("/")[0] or tensor.name
         shape = (rows // group.groups, width)
-        return [self._make(shape, name, beside) for _ in range(group.groups)]
+        companion = shape[0 if makes_up(group) else 1] if beside else 0
+        return [self._make(shape, name, companion) for _ in range(group.groups)]
+
+    def _outputs(self, group: TapGroup) -> Wanted | None:
+        """What the weight is to put out less its bias, where that is not what it does of the inputs."""
+        if not makes_up(group):
+            return None
+        tensor = self._tensors[id(group.members[0].variable)]
+        matrix = tensor.to_matrix(read_array(tensor.variable)).astype(np.float32)
+
+        def wanted(rows: Rows) -> Array:
+            outputs: Array = rows.dense[0].astype(np.float32, copy=False) @ matrix.T
+            return outputs if rows.missed is None else outputs + rows.missed
+
+        return wanted
 
 
-def _count(statistics: list[Any], rows: Rows) -> None:
+def makes_up(group: TapGroup) -> bool:
+    """Whether a group's weight is to make up for what its output is added to has lost."""
+    return group.inlets[0].added is not None
+
+
+def _count(statistics: list[Any], rows: Rows, wanted: Wanted | None = None) -> None:
     for number, own in enumerate(statistics):
         now = rows.compressed[number]
         if getattr(own, "has_cross", False):
-            own.update(now, rows.dense[number], mask=rows.keep)
+            companion = rows.dense[number] if wanted is None else wanted(rows)
+            own.update(now, companion, mask=rows.keep)
         else:
             own.update(now, mask=rows.keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,19 @@ class Padding:
             self.tensor = _input_named(graph, given)
         elif given is not None:
             self.array = _checked(given)
+
+    def of_samples(self, rows: Array) -> Padding:
+        """The same for some of the samples, by their numbers in the data.
+
+        Raises:
+            InvalidArgumentError: The given mask is for fewer samples.
+        """
+        if self.array is None:
+            return self
+        self.part(0, int(rows.max()) + 1)
+        some = copy.copy(self)
+        some.array = self.array[rows]
+        return some
 
     def tensors(self, call: Call) -> list[Tensor]:
         """The mask tensors that count for a call."""

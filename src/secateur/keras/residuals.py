@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from secateur.keras.flatten import Graph, Tensor
+from collections.abc import Sequence
+from typing import Any
+
+from keras import activations, layers
+
+from secateur.keras.cut_rules.linear import split_equation
+from secateur.keras.flatten import Call, Graph, Tensor
 
 
 def added_to(graph: Graph, number: int) -> Tensor | None:
-    """The tensor that the output of a call is added to, if it is known before the call runs.
+    """The tensor that the output of a linear call is added to, if it is known before the call runs.
 
     Args:
         graph: A flat graph.
@@ -14,8 +20,11 @@ def added_to(graph: Graph, number: int) -> Tensor | None:
 
     Returns:
         The other operand of a sum of two tensors of one shape that alone reads the output, dropout in
-        between aside; None where there is no such sum.
+        between aside; None where there is no such sum, or the output is not the matrix's product plus
+        a bias, in the order of its rows.
     """
+    if not _is_linear(graph.calls[number]):
+        return None
     made = {id(tensor): at for at, call in enumerate(graph.calls) for tensor in call.outputs}
     tensor = graph.calls[number].outputs[0]
     while True:
@@ -32,4 +41,25 @@ def added_to(graph: Graph, number: int) -> Tensor | None:
             return None
         (other,) = others
         known = made.get(id(other), -1) < number
-        return other if known and other.shape == tensor.shape else None
+        return other if known and _alike(other.shape, tensor.shape) else None
+
+
+def _alike(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether two shapes are the same as far as they are known."""
+    return len(one) == len(other) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True)
+    )
+
+
+def _is_linear(call: Call) -> bool:
+    """Whether a call puts out the product with one matrix, positions first and then its rows."""
+    layer: Any = call.operation
+    if getattr(layer, "activation", None) is not activations.linear:
+        return False
+    if isinstance(layer, layers.EinsumDense):
+        x, kernel, out = split_equation(layer.equation, len(call.inputs[0].shape))
+        positions = "".join(letter for letter in x if letter not in kernel)
+        return out == positions + "".join(letter for letter in kernel if letter in out)
+    if isinstance(layer, (layers.Conv1D, layers.Conv2D, layers.Conv3D)):
+        return bool(layer.groups == 1 and layer.data_format == "channels_last")
+    return isinstance(layer, layers.Dense)

@@ -12,25 +12,29 @@ from secateur.data_criteria import OBS, DataCriterion, Wanda
 from secateur.keras.choosing import Chosen, arrays_of
 from secateur.keras.data_pruning import Opened
 from secateur.keras.scoring import score_inputs
+from secateur.keras.sensitivity import Alone, losses_alone
 from secateur.patterns import NM, Block, Pattern
 from secateur.selection import Norm, Ranked, Target, block_ranked, fill_masks, find_cut
 
-ALLOCATIONS = ("uniform", "erk", "lamp", "owl", "global")
+ALLOCATIONS = ("uniform", "erk", "lamp", "owl", "global", "loss")
 
 
-def allot(name: str, opened: Opened, sparsity: float, memory: int) -> dict[str, int]:
+def allot(name: str, opened: Opened, alone: Alone, memory: int) -> dict[str, int]:
     """Whole numbers of weights to remove that add up to the sparsity of all.
 
     Args:
         name: One of `ALLOCATIONS`.
         opened: The model made ready for a walk.
-        sparsity: Fraction of all chosen weights, 0 to 1.
+        alone: How one weight is pruned; its sparsity is the fraction of all chosen weights, 0 to 1.
         memory: Bytes of activations that may be kept in memory.
     """
-    tensors = opened.chosen.tensors
-    if name == "uniform":
-        sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in tensors}
+    tensors, sparsity = opened.chosen.tensors, alone.sparsity
+    sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in tensors}
+    # With one weight, or all or nothing to go, there is nothing to share out.
+    if name == "uniform" or len(sizes) == 1 or not 0 < sparsity < 1:
         return allocation.uniform(sizes, sparsity)
+    if name == "loss":
+        return allocation.by_loss(sizes, losses_alone(opened, alone, memory), sparsity)
     if name == "erk":
         return allocation.erk({tensor.name: tensor.shape for tensor in tensors}, sparsity)
     if name == "lamp":

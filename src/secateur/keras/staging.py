@@ -7,12 +7,14 @@ those with the same inputs share their statistics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from secateur.keras.flatten import Call, Graph, Tensor
 from secateur.keras.padding import Padding
+from secateur.keras.residuals import added_to
 from secateur.keras.taps import Tap, taps_of
 
 
@@ -24,11 +26,13 @@ class Inlet:
         call: The call.
         tap: Of the weight.
         position: Which of the call's taps it is; a later one may see what became of an earlier.
+        added: What the call's output is added to, where the weight is to make up for what that lost.
     """
 
     call: Call
     tap: Tap
     position: int
+    added: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,9 @@ def make_schedule(
     wanted: Collection[int],
     padding: Padding,
     more_taps: Callable[[Call], Tap | None] | None = None,
+    *,
+    residuals: bool = False,
+    to_outputs: bool = False,
 ) -> Schedule:
     """Order the calls of a graph for a walk.
 
@@ -104,9 +111,13 @@ def make_schedule(
         wanted: Identities of the variables that are to be changed.
         padding: Which masks count for which call.
         more_taps: Tap of a call whose layer has no weight matrices.
+        residuals: Whether weights whose output is added to something are shown that, too.
+        to_outputs: Whether the walk must be able to go on to the model's outputs from everywhere.
     """
     inlets = {id(call): _wanted_taps(call, wanted, more_taps) for call in graph.calls}
     levels, of_tensor = _levels(graph, inlets)
+    if residuals:
+        _show_sums(graph, inlets, levels, of_tensor)
     masks = {
         id(call): [t for t in padding.tensors(call) if of_tensor.get(id(t), 0) <= levels[id(call)]]
         for call in graph.calls
@@ -114,17 +125,20 @@ def make_schedule(
     }
     groups = _groups(graph.calls, inlets, levels, padding)
     num_passes = 1 + max((group.level for group in groups), default=-1)
-    useful = _useful(graph, inlets, masks)
+    useful = _useful(graph, inlets, masks, graph.outputs if to_outputs else ())
     passes: list[list[Call]] = [[] for _ in range(num_passes)]
     last_pass: dict[int, int] = {}
     for call in graph.calls:
         if id(call) not in useful:
             continue
         runs = levels[id(call)] + bool(inlets[id(call)])
-        for tensor in (*call.inputs, *masks.get(id(call), ())):
+        added = (inlet.added for inlet in inlets[id(call)] if inlet.added is not None)
+        for tensor in (*call.inputs, *masks.get(id(call), ()), *added):
             last_pass[id(tensor)] = max(runs, last_pass.get(id(tensor), 0))
         if runs < num_passes:
             passes[runs].append(call)
+    for tensor in graph.outputs if to_outputs else ():
+        last_pass[id(tensor)] = num_passes
     by_level = [[g for g in groups if g.level == number] for number in range(num_passes)]
     for found in by_level:
         found.sort(key=lambda group: group.position)
@@ -141,6 +155,24 @@ def _wanted_taps(
     # Those of one origin take the same rows, so they are looked at together.
     first = {tap.origin: position for position, tap in reversed(list(enumerate(taps)))}
     return [Inlet(call, tap, first[tap.origin]) for tap in taps if id(tap.variable) in wanted]
+
+
+def _show_sums(
+    graph: Graph,
+    inlets: dict[int, list[Inlet]],
+    levels: dict[int, int],
+    of_tensor: dict[int, int],
+) -> None:
+    """Say what outputs are added to, for weights of one use, where both networks know it by then."""
+    uses = Counter(id(inlet.tap.variable) for found in inlets.values() for inlet in found)
+    for number, call in enumerate(graph.calls):
+        found = inlets[id(call)]
+        if len(found) != 1 or uses[id(found[0].tap.variable)] != 1 or not levels[id(call)]:
+            continue
+        other = added_to(graph, number)
+        # At level 0 nothing has changed yet.
+        if other is not None and of_tensor.get(id(other), 0) <= levels[id(call)]:
+            inlets[id(call)] = [replace(found[0], added=other)]
 
 
 def _levels(graph: Graph, inlets: dict[int, list[Inlet]]) -> tuple[dict[int, int], dict[int, int]]:
@@ -171,25 +203,32 @@ def _groups(
             tuple((inlet.tap.origin, padding.key(inlet.call)) for inlet in part)
             for part in (now, later)
         )
-        key = (first, now[0].position, now[0].tap.groups, *origins)
+        # What makes up for a sum has a target of its own.
+        added = None if now[0].added is None else id(now[0].tap.variable)
+        key = (first, now[0].position, now[0].tap.groups, added, *origins)
         group = groups.setdefault(key, TapGroup([], now, later, first, now[0].position))
         group.members.append(Member(now[0].tap.variable, now[0].tap))
     return list(groups.values())
 
 
 def _useful(
-    graph: Graph, inlets: dict[int, list[Inlet]], masks: dict[int, list[Tensor]]
+    graph: Graph,
+    inlets: dict[int, list[Inlet]],
+    masks: dict[int, list[Tensor]],
+    outputs: Iterable[Tensor],
 ) -> set[int]:
-    """Calls that something wanted depends on, and the wanted ones."""
+    """Calls that something wanted, or some outputs, depend on, and the wanted ones."""
     made_by = {id(tensor): call for call in graph.calls for tensor in call.outputs}
     useful: set[int] = set()
     pending = [call for call in graph.calls if inlets[id(call)]]
+    pending += [made_by[id(tensor)] for tensor in outputs if id(tensor) in made_by]
     while pending:
         call = pending.pop()
         if id(call) in useful:
             continue
         useful.add(id(call))
-        read = (*call.inputs, *masks.get(id(call), ()))
+        added = (inlet.added for inlet in inlets[id(call)] if inlet.added is not None)
+        read = (*call.inputs, *masks.get(id(call), ()), *added)
         makers = (made_by.get(id(tensor)) for tensor in read)
         pending.extend(maker for maker in makers if maker is not None)
     return useful

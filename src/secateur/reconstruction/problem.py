@@ -14,7 +14,7 @@ import numpy as np
 
 from secateur.arrays import Array, check_float_array
 from secateur.errors import InvalidArgumentError, NonFiniteError, warn_calibration
-from secateur.factors import cholesky_solve
+from secateur.factors import cholesky_solve, inverse_factor
 from secateur.statistics import InputStatistics
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
@@ -25,6 +25,9 @@ _CONSTANT = 1e-12
 
 # Least ridge of an input that hardly varies, as a part of what the mean input gets.
 _FLOOR = 0.02
+
+# With at least this damping H is far enough from singular to be factored in float32, at half the time.
+_FLOAT32_DAMPING = 1e-3
 
 Ridge: TypeAlias = Literal["input", "mean"]
 
@@ -160,6 +163,13 @@ class LayerProblem:
         diagonal = np.einsum("ii->i", damped)
         diagonal += self.ridge
         return damped
+
+    @cached_property
+    def inverse_factor(self) -> Float32:
+        """U, (in, in) float32, upper triangular with U^T U = H^-1."""
+        precise = np.float32 if self.damping >= _FLOAT32_DAMPING else np.float64
+        factor = inverse_factor(self.hessian.astype(precise), self.name)
+        return factor.astype(np.float32, copy=False)
 
     @cached_property
     def target(self) -> Float32:

@@ -10,15 +10,11 @@ import numpy as np
 from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
-from secateur.factors import inverse_factor
 from secateur.patterns import NM, Block
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.target import LayerTarget
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
-
-# With at least this damping H is far enough from singular to be factored in float32, at half the time.
-_FLOAT32_DAMPING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,7 @@ class SparseGPT:
 
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
-        precise = np.float32 if problem.damping >= _FLOAT32_DAMPING else np.float64
-        hessian = problem.hessian.astype(precise)
-        factor = inverse_factor(hessian, problem.name).astype(np.float32, copy=False)
+        factor = problem.inverse_factor
         weight = problem.target.copy()  # (out, in)
         mask = np.empty(weight.shape, np.bool_)
         errors = np.zeros_like(weight)
