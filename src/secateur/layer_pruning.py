@@ -54,7 +54,7 @@ class Recipe:
     asymmetric: bool = True
     residual: bool = False
     intercept: bool = True
-    damping: float = 0.15
+    damping: float = 0.2
     ridge: Ridge = "input"
 
     def __post_init__(self) -> None:

@@ -28,8 +28,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help="how the weights that stay make up for those that go: admm, refit, sparsegpt or none",
     )
-    group.add_argument("--allocation", metavar="NAME", help="how one sparsity is shared out")
-    group.add_argument("--damping", type=float, help="ridge of the least squares (0.15)")
+    group.add_argument(
+        "--allocation",
+        metavar="NAME",
+        help="how one sparsity is shared out: loss (default), uniform, ...",
+    )
+    group.add_argument("--damping", type=float, help="ridge of the least squares (0.2)")
     group.add_argument(
         "--mask", metavar="NAME", help="input (or array of the .npz) that says what is no padding"
     )

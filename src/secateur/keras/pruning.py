@@ -149,12 +149,15 @@ def prune(
         reconstruction: What makes up for what goes: "refit" (least squares on what is left),
             "sparsegpt", "admm", a `Solver`, or "none". Default: with a criterion as published, else
             "admm".
-        allocation: How one sparsity is shared out over the weights: "uniform" (default; hard to beat on
-            encoders), "erk", "lamp", "owl" or "global" (by normalised OBS losses).
+        allocation: How one sparsity is shared out over the weights: "loss" (by what the model's outputs
+            lose when one weight alone is pruned; default where weights are repaired by a method of
+            ours), "uniform" (default of published methods), "erk", "lamp", "owl" or "global" (by
+            normalised OBS losses).
         damping: How strongly weights are held to what they were: a part of the inputs' mean squares.
-            Default 0.15, for published methods what their papers say, 0.01.
+            Default 0.2; for published methods what their papers say, 0.01 (0.1 with `asymmetric`).
         asymmetric: Keep the given network's outputs, fed with what the pruned one makes of the data so
-            far. Default: wherever weights are repaired by a method of ours.
+            far. Default: wherever weights are repaired by a method of ours. Those also make up for what
+            a residual stream has lost, where a layer's output is added to one.
         refit_bias: Whether the bias behind a weight changes, too. Default: as `asymmetric`.
         refit_norms: Whether scales and offsets of layer normalisations change, too, to bring what they
             put out near what it was. Default: as `asymmetric`.
