@@ -43,6 +43,7 @@ class Recipe:
             network as compressed so far.
         residual: Whether a weight whose output is added to something also makes up for what that has
             lost; with `asymmetric`.
+        weighted: Whether the solver's choice heeds how much the model depends on each output.
         intercept: Whether biases are refitted, too, where there are any.
         damping: Size of the ridge that holds weights near what they were, > 0.
         ridge: What it is a part of: each "input"'s own square, or the "mean" of all.
@@ -53,6 +54,7 @@ class Recipe:
     finish: bool = False
     asymmetric: bool = True
     residual: bool = False
+    weighted: bool = False
     intercept: bool = True
     damping: float = 0.2
     ridge: Ridge = "input"
@@ -123,6 +125,7 @@ def prune_matrix(
     has_bias: bool = False,
     scores: Array | None = None,
     outputs: bool = False,
+    importance: Array | None = None,
 ) -> PrunedMatrix:
     """Prune a matrix whose rows fall into groups of equal size that have inputs of their own.
 
@@ -134,6 +137,8 @@ def prune_matrix(
         has_bias: Whether there is a bias to be refitted.
         scores: (out, in); in place of those of the recipe's scorer.
         outputs: The statistics' companion rows are wanted outputs, less the bias, not dense inputs.
+        importance: (out,) > 0: what a squared error of each output costs; alike where left out. It
+            matters where a solver chooses, among the rows that are ranked together.
 
     Raises:
         InvalidArgumentError: A target that does not fit.
@@ -148,7 +153,9 @@ def prune_matrix(
         >>> int(done.mask.sum())
         1
     """
-    problems = make_problems(weight, statistics, recipe, has_bias=has_bias, outputs=outputs)
+    problems = make_problems(
+        weight, statistics, recipe, has_bias=has_bias, outputs=outputs, importance=importance
+    )
     return prune_problems(weight, problems, statistics, target, recipe, scores)
 
 
@@ -159,8 +166,11 @@ def make_problems(
     *,
     has_bias: bool = False,
     outputs: bool = False,
+    importance: Array | None = None,
 ) -> list[LayerProblem]:
     """The problems of a matrix, one for each group of its rows; see `prune_matrix`."""
+    groups = len(statistics)
+    shares = [None] * groups if importance is None else np.split(np.sqrt(importance), groups)
     return [
         LayerProblem(
             np.ascontiguousarray(part, np.float32),
@@ -170,8 +180,9 @@ def make_problems(
             intercept=recipe.intercept and has_bias,
             asymmetric=recipe.asymmetric and own.has_cross and not outputs,
             outputs=outputs,
+            output_weights=share,
         )
-        for part, own in zip(np.split(weight, len(statistics)), statistics, strict=True)
+        for part, own, share in zip(np.split(weight, groups), statistics, shares, strict=True)
     ]
 
 

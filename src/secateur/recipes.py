@@ -108,6 +108,7 @@ def _settings(method: Method, *, ours: bool) -> dict[str, Any]:
     return {
         "asymmetric": asymmetric,
         "residual": ours and asymmetric,
+        "weighted": ours,
         "intercept": ours if method.refit_bias is None else method.refit_bias,
         "damping": damping if method.damping is None else method.damping,
         "ridge": "input" if ours else "mean",

@@ -22,6 +22,7 @@ from secateur.keras.data_pruning import (
     open_for_walk,
     prune_on_data,
 )
+from secateur.keras.importance import output_importance
 from secateur.keras.results import Result
 from secateur.keras.scoring import score
 from secateur.keras.sensitivity import Alone
@@ -86,11 +87,12 @@ class OnData:
             residuals=recipe.residual and recipe.asymmetric,
         )
         scores = {} if criterion is None else score(model, opened, self.calibration, criterion)
+        importance = output_importance(opened) if self._weighs(recipe, scope) else {}
         masks: dict[str, Array] = {}
         if plan is not None and allocation != "uniform":
             shares = dict(plan.shares)  # what they were measured by is not measured again
         elif scope in ("layer", "row") or isinstance(self.pattern, NM):
-            shares = self._shares(opened, allocation, scope, recipe)
+            shares = self._shares(opened, allocation, scope, recipe, importance)
         else:
             shares, masks = self._together(model, opened, scope, recipe, scores)
         settings = {
@@ -106,6 +108,7 @@ class OnData:
             self.pattern,
             shares,
             scores,
+            importance,
             masks,
             settings,
             self.calibration.memory,
@@ -123,6 +126,11 @@ class OnData:
             return self.allocation
         free = recipe.residual and self._shares_one_sparsity(scope)
         return "loss" if free else "uniform"
+
+    def _weighs(self, recipe: Recipe, scope: Any) -> bool:
+        """Whether outputs are ranked against each other by a solver, so that it matters which count."""
+        chooses = recipe.scorer is None and scope != "row"
+        return recipe.weighted and chooses and not isinstance(self.pattern, NM)
 
     def _shares_one_sparsity(self, scope: Any) -> bool:
         alone = scope in ("layer", "row") and isinstance(self.how.sparsity, (int, float))
@@ -154,7 +162,12 @@ class OnData:
             )
 
     def _shares(
-        self, opened: Opened, allocation: str, scope: Any, recipe: Recipe
+        self,
+        opened: Opened,
+        allocation: str,
+        scope: Any,
+        recipe: Recipe,
+        importance: Mapping[str, Array],
     ) -> dict[str, Share]:
         """How much of each weight goes, where each is looked at alone."""
         chosen = opened.chosen
@@ -173,7 +186,7 @@ class OnData:
             return shares
         # One sweep tells what a layer's error is nearly as well as the best solver, in less time.
         swept = replace(recipe, scorer=None, solver=SparseGPT(), finish=False, asymmetric=False)
-        alone = Alone(swept, self.pattern, scope, float(sparsity))
+        alone = Alone(swept, self.pattern, scope, float(sparsity), importance)
         counts = allot(allocation, opened, alone, self.calibration.memory)
         sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in chosen.tensors}
         if scope == "layer":

@@ -91,6 +91,7 @@ class Job:
         pattern: Which weights go together.
         shares: Weight name -> how much of it goes.
         scores: Weight name -> (out, in) scores that are handed in; empty where the data makes them.
+        importance: Weight name -> (out,), what a squared error of each output costs.
         masks: Weight name -> mask of its shape, where it is settled before the walk which weights go.
         settings: What the plan is to say of the method.
         memory: Bytes of activations that may be kept in memory.
@@ -101,6 +102,7 @@ class Job:
     pattern: Pattern
     shares: Mapping[str, Share]
     scores: Mapping[str, Array] = field(default_factory=dict)
+    importance: Mapping[str, Array] = field(default_factory=dict)
     masks: Mapping[str, Array] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     memory: int = GIGABYTE
@@ -234,6 +236,7 @@ class _Surgeon:
             has_bias=member.tap.bias is not None,
             scores=self._job.scores.get(tensor.name),
             outputs=outputs,
+            importance=self._job.importance.get(tensor.name),
         )
         after, mask = empty_like(before), np.empty(before.shape, np.bool_)
         tensor.to_matrix(after)[...] = done.weight

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from keras import activations, layers
-
-from secateur.keras.cut_rules.linear import split_equation
-from secateur.keras.flatten import Call, Graph, Tensor
+from secateur.keras.flatten import Graph, Tensor
+from secateur.keras.matrix_calls import has_no_activation, puts_out_rows
 
 
 def added_to(graph: Graph, number: int) -> Tensor | None:
@@ -23,7 +20,8 @@ def added_to(graph: Graph, number: int) -> Tensor | None:
         between aside; None where there is no such sum, or the output is not the matrix's product plus
         a bias, in the order of its rows.
     """
-    if not _is_linear(graph.calls[number]):
+    own = graph.calls[number]
+    if not (puts_out_rows(own) and has_no_activation(own)):
         return None
     made = {id(tensor): at for at, call in enumerate(graph.calls) for tensor in call.outputs}
     tensor = graph.calls[number].outputs[0]
@@ -49,17 +47,3 @@ def _alike(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
     return len(one) == len(other) and all(
         None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True)
     )
-
-
-def _is_linear(call: Call) -> bool:
-    """Whether a call puts out the product with one matrix, positions first and then its rows."""
-    layer: Any = call.operation
-    if getattr(layer, "activation", None) is not activations.linear:
-        return False
-    if isinstance(layer, layers.EinsumDense):
-        x, kernel, out = split_equation(layer.equation, len(call.inputs[0].shape))
-        positions = "".join(letter for letter in x if letter not in kernel)
-        return out == positions + "".join(letter for letter in kernel if letter in out)
-    if isinstance(layer, (layers.Conv1D, layers.Conv2D, layers.Conv3D)):
-        return bool(layer.groups == 1 and layer.data_format == "channels_last")
-    return isinstance(layer, layers.Dense)

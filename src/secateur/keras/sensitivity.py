@@ -7,9 +7,9 @@ at several sparsities from what goes into it, and the model's output is looked a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,14 @@ class Alone:
         pattern: Which weights go together; no n:m.
         scope: "layer", or "row".
         sparsity: What is asked for of all weights together, above 0 and below 1.
+        importance: Weight name -> (out,), as `output_importance` gives it.
     """
 
     recipe: Recipe
     pattern: Pattern
     scope: Any
     sparsity: float
+    importance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sparsities(self) -> list[float]:
@@ -64,7 +66,10 @@ class Alone:
         """The weight at each of the sparsities."""
         matrix = tensor.to_matrix(read_array(tensor.variable))
         has_bias = member.tap.bias is not None
-        problems = make_problems(matrix, statistics, self.recipe, has_bias=has_bias)
+        importance = self.importance.get(tensor.name)
+        problems = make_problems(
+            matrix, statistics, self.recipe, has_bias=has_bias, importance=importance
+        )
         done = {}
         for at in self.sparsities:
             target = LayerTarget(self.pattern, sparsity=at, scope=self.scope)
