@@ -1,0 +1,109 @@
+"""How much the model depends on every output of a layer."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from tests.integration.keras_models import MODELS
+from tests.integration.test_prune_on_data import correlated, values_of
+
+import secateur as sc
+from secateur.keras.choosing import Selection, choose
+from secateur.keras.data_pruning import Calibration, open_for_walk
+from secateur.keras.importance import output_importance
+from secateur.patterns import Unstructured
+
+pytestmark = pytest.mark.filterwarnings("ignore::secateur.errors.CalibrationWarning")
+
+
+def importance(model, x):
+    chosen = choose(model, Selection(), Unstructured())
+    return output_importance(open_for_walk(model, chosen, Calibration(x)))
+
+
+def jacobian_squares(model, layer, x, step=1e-3):
+    """E |df / dz_j|^2 by central differences of the bias, which is added where z is."""
+    bias = model.get_layer(layer).bias
+    before, found = np.array(bias.value), []
+    for output in range(before.size):
+        ends = []
+        for sign in (1, -1):
+            moved = before.copy()
+            moved[output] += sign * step
+            bias.assign(moved)
+            ends.append(np.asarray(model(x), np.float64))
+        found.append(np.square((ends[0] - ends[1]) / (2 * step)).sum())
+    bias.assign(before)
+    return np.array(found) / np.mean(found)
+
+
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_it_is_the_mean_square_of_the_jacobian(activation):
+    """One output of the model: then signs cancel, and it is exact."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12,))
+    z = layers.Dense(7, activation=activation, name="z")(inputs)
+    model = keras.Model(inputs, layers.Dense(1)(layers.Dense(5, activation="tanh")(z)))
+    x = correlated(64)
+    expected = jacobian_squares(model, "z", x)
+    np.testing.assert_allclose(importance(model, x)["z/kernel"], expected, rtol=0.02)
+
+
+def test_many_outputs_in_expectation():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(7, activation="relu", name="z"), layers.Dense(40)]
+    )
+    x = correlated(64)
+    found = importance(model, x)["z/kernel"]
+    squares = np.square(np.array(model.layers[-1].kernel.value)).sum(axis=1)
+    alive = (np.asarray(model.layers[0](x)) > 0).mean(axis=0)
+    np.testing.assert_allclose(found, squares * alive / np.mean(squares * alive), rtol=0.3)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_on_models_of_every_kind(kind):
+    model, x = MODELS[kind]()
+    before = values_of(model)
+    activations = [getattr(layer, "activation", None) for layer in model._flatten_layers()]
+    found = importance(model, x)
+    shapes = {t.name: t.shape for t in sc.keras.find_tensors(model).tensors}
+    for name, own in found.items():
+        assert own.ndim == 1
+        assert np.prod(shapes[name]) % own.size == 0
+        assert (own > 0).all()
+        assert own.mean() == pytest.approx(1, rel=1e-3)
+    assert activations == [getattr(layer, "activation", None) for layer in model._flatten_layers()]
+    for value, now in zip(before, values_of(model), strict=True):
+        np.testing.assert_array_equal(value, now)
+
+
+def test_no_gradient_no_importance():
+    inputs = keras.Input((12,))
+    model = keras.Model(inputs, keras.ops.argmax(layers.Dense(4)(inputs), axis=-1))
+    assert importance(model, correlated(40)) == {}
+    assert sc.prune(model, sparsity=0.5, data=correlated(40)).report.num_zeros == 24
+
+
+def test_the_order_of_samples_does_not_matter():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(7, activation="relu", name="z"), layers.Dense(5)]
+    )
+    x = correlated(200)
+    one, two = importance(model, x), importance(model, x[::-1].copy())
+    for name, own in one.items():
+        np.testing.assert_allclose(own, two[name], rtol=1e-5)
+
+
+def test_rows_that_matter_keep_more():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12,))
+    z = layers.Dense(10, activation="relu", name="z")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="out")(z))
+    kernel = np.array(model.get_layer("out").kernel.value)
+    kernel[:5] *= 0.05
+    model.get_layer("out").kernel.assign(kernel)
+    x = correlated(300)
+    kept = sc.prune(model, sparsity=0.5, data=x, include="z").masks["z/kernel"].sum(axis=0)
+    assert kept[:5].sum() < 0.4 * kept[5:].sum()
