@@ -5,20 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 from tests.integration.keras_models import MODELS
-from tests.integration.test_prune_on_data import correlated, values_of
+from tests.integration.test_prune_on_data import correlated, importance, values_of
 
 import secateur as sc
-from secateur.keras.choosing import Selection, choose
-from secateur.keras.data_pruning import Calibration, open_for_walk
-from secateur.keras.importance import output_importance
-from secateur.patterns import Unstructured
 
 pytestmark = pytest.mark.filterwarnings("ignore::secateur.errors.CalibrationWarning")
-
-
-def importance(model, x):
-    chosen = choose(model, Selection(), Unstructured())
-    return output_importance(open_for_walk(model, chosen, Calibration(x)))
 
 
 def jacobian_squares(model, layer, x, step=1e-3):

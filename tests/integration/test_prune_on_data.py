@@ -10,7 +10,11 @@ from tests.integration.test_prune_model import image_model, text_model
 import secateur as sc
 from secateur.data_plan import DataPrunePlan
 from secateur.errors import CalibrationWarning, InvalidArgumentError, NonFiniteError
+from secateur.keras.choosing import Selection, choose
+from secateur.keras.data_pruning import Calibration, open_for_walk
+from secateur.keras.importance import output_importance
 from secateur.layer_pruning import Recipe, prune_matrix
+from secateur.patterns import Unstructured
 from secateur.reconstruction import ADMM, LayerTarget
 from secateur.statistics import InputStatistics
 
@@ -53,6 +57,11 @@ def mlp(seed=0):
             layers.Dense(4, name="out"),
         ]
     )
+
+
+def importance(model, x):
+    chosen = choose(model, Selection(), Unstructured())
+    return output_importance(open_for_walk(model, chosen, Calibration(x)))
 
 
 def correlated(num_samples, width=12):
@@ -143,7 +152,11 @@ class TestQuality:
         """The walk is nothing but this: dense inputs beside compressed ones, layer by layer."""
         keras.utils.set_random_seed(3)
         model = keras.Sequential(
-            [keras.Input((12,)), layers.Dense(9, activation="relu"), layers.Dense(5)]
+            [
+                keras.Input((12,)),
+                layers.Dense(9, activation="relu", name="dense"),
+                layers.Dense(5, name="out"),
+            ]
         )
         model.layers[0].bias.assign(floats(9))
         x = correlated(300)
@@ -152,12 +165,15 @@ class TestQuality:
         recipe, target = Recipe(solver=ADMM()), LayerTarget(sparsity=0.5)
         statistics = InputStatistics(12)
         statistics.update(x)
-        one = prune_matrix(first.T, [statistics], target, recipe, has_bias=True)
+        weighed = importance(model, x)
+        how = {"has_bias": True, "importance": weighed["dense/kernel"]}
+        one = prune_matrix(first.T, [statistics], target, recipe, **how)
         dense = np.maximum(x @ first + first_bias, 0)
         now = np.maximum(x @ one.weight.T + first_bias + one.bias_shift.astype("float32"), 0)
         statistics = InputStatistics(9, cross=True)
         statistics.update(now.astype("float32"), dense.astype("float32"))
-        two = prune_matrix(second.T, [statistics], target, recipe, has_bias=True)
+        how = {"has_bias": True, "importance": weighed["out/kernel"]}
+        two = prune_matrix(second.T, [statistics], target, recipe, **how)
         found = values_of(result.model)
         np.testing.assert_allclose(found[0], one.weight.T, atol=1e-5)
         np.testing.assert_allclose(found[1], first_bias + one.bias_shift, atol=1e-5)
@@ -244,7 +260,13 @@ class TestSharedWeights:
         statistics.update(x)
         statistics.update(np.maximum(x @ kernel, 0))
         recipe = Recipe(solver=ADMM(), intercept=False)
-        by_hand = prune_matrix(kernel.T, [statistics], LayerTarget(sparsity=0.5), recipe)
+        by_hand = prune_matrix(
+            kernel.T,
+            [statistics],
+            LayerTarget(sparsity=0.5),
+            recipe,
+            importance=importance(model, x)["tower/kernel"],
+        )
         np.testing.assert_allclose(values_of(result.model)[0], by_hand.weight.T, atol=1e-4)
 
     def test_two_towers_side_by_side(self):
@@ -330,12 +352,16 @@ def product_model(width=6):
     return keras.Model([x, mask], layers.Dense(3, name="out")(ops.sum(hidden * weight, axis=1)))
 
 
+# Which samples stand for all is told by all they hold, padding too; what is computed of them is not.
+ALIKE = {"criterion": "magnitude", "reconstruction": "refit", "allocation": "uniform"}
+
+
 class TestPadding:
     def garbage(self, x, mask, seed):
         noise = np.random.default_rng(seed).normal(size=x.shape) * 50
         return np.where(mask[..., None], x, noise).astype("float32")
 
-    @pytest.mark.parametrize("how", [{}, {"criterion": "sparsegpt"}], ids=str)
+    @pytest.mark.parametrize("how", [ALIKE, {"criterion": "sparsegpt"}], ids=str)
     def test_a_mask_that_the_graph_passes_on(self, how):
         x, mask = padded()
         first = [self.garbage(x, mask, 1), mask]
@@ -350,12 +376,14 @@ class TestPadding:
     def test_a_mask_that_the_user_gives(self, given):
         x, mask = padded()
         model = product_model()
-        how = {"sparsity": 0.5, "mask": mask if given == "array" else "mask", "batch_size": 16}
+        asked = {"sparsity": 0.5, "criterion": "sparsegpt"}
+        how = {**asked, "mask": mask if given == "array" else "mask", "batch_size": 16}
         first = sc.prune(model, data=[self.garbage(x, mask, 1), mask], **how)
         second = sc.prune(model, data=[self.garbage(x, mask, 2), mask], **how)
         assert_same(first, second)
-        unmasked = sc.prune(model, data=[self.garbage(x, mask, 1), mask], sparsity=0.5)
-        assert (unmasked.masks["hidden/kernel"] != first.masks["hidden/kernel"]).any()
+        unmasked = sc.prune(model, data=[self.garbage(x, mask, 1), mask], **asked)
+        with pytest.raises(AssertionError):
+            assert_same(first, unmasked)
 
     @pytest.mark.parametrize("recurrent", [layers.LSTM, layers.GRU])
     def test_a_mask_that_keras_hands_on(self, recurrent):
@@ -379,9 +407,8 @@ class TestPadding:
             ]
         )
         tall.set_weights(model.get_weights())
-        assert_same(
-            sc.prune(model, sparsity=0.5, data=x), sc.prune(tall, sparsity=0.5, data=longer)
-        )
+        how = {"sparsity": 0.5, **ALIKE}
+        assert_same(sc.prune(model, data=x, **how), sc.prune(tall, data=longer, **how))
 
     def test_masks_that_do_not_fit(self):
         x, mask = padded()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tests.integration.test_prune_on_data import assert_same, correlated
+from tests.integration.test_prune_on_data import assert_same, correlated, importance
 
 import secateur as sc
 from secateur.keras.residuals import added_to
@@ -82,7 +82,8 @@ def test_against_the_solver_by_hand():
     statistics = InputStatistics(16, cross=8)
     statistics.update(now["inner"], dense["inner"] @ kernel + dense["stream"] - now["stream"])
     recipe, target = Recipe(solver=ADMM()), LayerTarget(sparsity=0.6)
-    by_hand = prune_matrix(kernel.T, [statistics], target, recipe, has_bias=True, outputs=True)
+    how = {"has_bias": True, "outputs": True, "importance": importance(model, x)["back/kernel"]}
+    by_hand = prune_matrix(kernel.T, [statistics], target, recipe, **how)
     found = [np.array(w.value) for w in other.model.get_layer("back").weights]
     np.testing.assert_allclose(found[0], by_hand.weight.T, atol=1e-3)
     np.testing.assert_allclose(found[1], bias + by_hand.bias_shift, atol=1e-3)

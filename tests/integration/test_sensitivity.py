@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from keras import layers
 from tests.integration.keras_models import MODELS
-from tests.integration.test_prune_on_data import assert_same, correlated, mlp, values_of
+from tests.integration.test_prune_on_data import (
+    assert_same,
+    correlated,
+    importance,
+    mlp,
+    values_of,
+)
 
 import secateur as sc
 from secateur.keras.calibrating import CalibrationWalk
@@ -34,9 +40,9 @@ def test_the_walk_goes_on_to_what_the_model_puts_out(kind):
                 np.testing.assert_allclose(np.asarray(own), leaf, rtol=1e-4, atol=1e-5)
 
 
-def alone(sparsity=0.5):
+def alone(sparsity=0.5, weighed=None):
     recipe = Recipe(solver=SparseGPT(), asymmetric=False)
-    return Alone(recipe, Unstructured(), "layer", sparsity)
+    return Alone(recipe, Unstructured(), "layer", sparsity, weighed or {})
 
 
 def opened(model, x):
@@ -46,7 +52,7 @@ def opened(model, x):
 def test_losses_are_those_of_a_model_with_that_weight_pruned():
     model, x = mlp(), correlated(64)
     before = values_of(model)
-    losses = losses_alone(opened(model, x), alone(), 1 << 30)
+    losses = losses_alone(opened(model, x), alone(weighed=importance(model, x)), 1 << 30)
     for value, now in zip(before, values_of(model), strict=True):
         np.testing.assert_array_equal(value, now)
     assert list(losses) == ["first/kernel", "second/kernel", "out/kernel"]
