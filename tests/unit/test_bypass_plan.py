@@ -13,7 +13,8 @@ from secateur.bypass_plan import (
     choose_bypasses,
     split_keep,
 )
-from secateur.cut_plan import Choice, CutPlan, GroupCut, carried_over
+from secateur.cut_choosing import Choice, carried_over
+from secateur.cut_plan import CutPlan, GroupCut
 from secateur.errors import InvalidArgumentError
 from secateur.groups import Group
 

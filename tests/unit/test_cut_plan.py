@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from secateur.cut_plan import Choice, CutPlan, CutTarget, GroupCut, choose
+from secateur.cut_choosing import Choice, CutTarget, choose
+from secateur.cut_plan import CutPlan, GroupCut
 from secateur.errors import InvalidArgumentError
 from secateur.groups import Group
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from keras import ops, tree
 
 from secateur.alignment import Width, candidates, settle
-from secateur.cut_plan import GroupCut, Scores
+from secateur.cut_choosing import Scores
+from secateur.cut_plan import GroupCut
 from secateur.errors import CutNotFasterWarning, InvalidArgumentError
 from secateur.groups import Group, Units
 from secateur.keras.calling import compiled

@@ -23,14 +23,8 @@ from secateur.bypass_plan import (
 )
 from secateur.calibration import CalibrationData
 from secateur.compensation import Compensation
-from secateur.cut_plan import (
-    Choice,
-    CutPlan,
-    CutTarget,
-    carried_over,
-    check_keep,
-    choose,
-)
+from secateur.cut_choosing import Choice, CutTarget, carried_over, check_keep, choose
+from secateur.cut_plan import CutPlan
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.alignment import AutoAlign
 from secateur.keras.bypass import Candidate

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secateur.cut_plan import Choice, CutTarget
+from secateur.cut_choosing import Choice, CutTarget
 from secateur.groups import Group
 from secateur.keras.consumers import Consumer, find_consumers
 from secateur.keras.flatten import Call

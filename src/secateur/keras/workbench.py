@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from secateur.cut_plan import GroupCut, unique_names
+from secateur.cut_choosing import unique_names
+from secateur.cut_plan import GroupCut
 from secateur.errors import NonFiniteError
 from secateur.groups import Group, Units, groups_of, solve
 from secateur.keras.bypass import Candidate, find_candidates
