@@ -98,3 +98,18 @@ def test_rows_that_matter_keep_more():
     x = correlated(300)
     kept = sc.prune(model, sparsity=0.5, data=x, include="z").masks["z/kernel"].sum(axis=0)
     assert kept[:5].sum() < 0.4 * kept[5:].sum()
+
+
+@pytest.mark.parametrize("own_layer", [False, True])
+def test_what_a_softmax_squashes_counts_in_full(own_layer):
+    """A class that is never near decided has no gradient behind the softmax, yet it must not go."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12,))
+    hidden = layers.Dense(6, activation="relu")(inputs)
+    if own_layer:
+        outputs = layers.Softmax()(layers.Dense(5, name="out")(hidden))
+    else:
+        outputs = layers.Dense(5, activation="softmax", name="out")(hidden)
+    model = keras.Model(inputs, outputs)
+    model.get_layer("out").bias.assign([0, 0, 0, 0, -40])
+    np.testing.assert_allclose(importance(model, correlated(64))["out/kernel"], 1, rtol=1e-5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from keras import ops, tree
+from keras import activations, layers, ops, tree
 from keras.src.utils.module_utils import tensorflow
 
 from secateur.keras.data_pruning import Opened
@@ -23,16 +24,18 @@ _BATCH_SIZE = 8
 # What seems not to matter on these samples may on others.
 _LEAST = 1e-4
 
+_SQUASHING = (activations.softmax, activations.sigmoid)
+
 Float64: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def output_importance(opened: Opened) -> dict[str, Float64]:
     """Mean squared change of the model's outputs per squared change of each output of a layer.
 
-    With f the model's outputs (each as a part of its spread over the data) and z what a layer puts out
-    before its activation, it is E |df / dz_j|^2, summed over positions: the diagonal of the Gauss-Newton
-    matrix of the squared error of f. One backward pass of a random combination of the outputs, with
-    signs for coefficients, has it as its expectation.
+    With f the model's outputs (each as a part of its spread over the data, before a softmax or sigmoid)
+    and z what a layer puts out before its activation, it is E |df / dz_j|^2, summed over positions: the
+    diagonal of the Gauss-Newton matrix of the squared error of f. The square of one backward pass of a
+    random combination of the outputs, with signs for coefficients, has it as its expectation.
 
     Args:
         opened: The model made ready for a walk; it is not changed.
@@ -48,7 +51,7 @@ def output_importance(opened: Opened) -> dict[str, Float64]:
     batches, _ = some_samples(opened.batches, _SAMPLES, _BATCH_SIZE)
     tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
     calls = _calls(opened, tensors)
-    scales = _scales(opened, batches)
+    scales = _scales(opened, batches, calls)
     random = np.random.default_rng(0)
     found: dict[str, Any] = {}
     for batch in batches:
@@ -74,9 +77,10 @@ def _calls(opened: Opened, tensors: Mapping[int, WeightTensor]) -> list[Call]:
     return found
 
 
-def _scales(opened: Opened, batches: Sequence[Any]) -> list[float]:
+def _scales(opened: Opened, batches: Sequence[Any], calls: Sequence[Call]) -> list[float]:
     """What makes all outputs of the model count alike; 0 for whole numbers and constants."""
-    outputs = [tree.flatten(run_graph(opened.graph, batch)) for batch in batches]
+    with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
+        outputs = [_run(opened, batch, calls, tape).outputs for batch in batches]
     scales = []
     for own in zip(*outputs, strict=True):
         arrays = [np.asarray(ops.convert_to_numpy(array)).astype(np.float64) for array in own]
@@ -90,51 +94,91 @@ def _gradients(
     opened: Opened, batch: Any, calls: Sequence[Call], scales: Sequence[float], random: Any
 ) -> Iterator[tuple[Call, Float64]]:
     """What each call puts out before its activation, and the gradient of a random sum of the outputs."""
-    seen: list[tuple[Call, Any]] = []
     terms = []
     with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
-        outputs = tree.flatten(_run_watched(opened, batch, calls, tape, seen))
-        for output, scale in zip(outputs, scales, strict=True):
+        run = _run(opened, batch, calls, tape)
+        for output, scale in zip(run.outputs, scales, strict=True):
             signs = random.choice([-scale, scale], size=tuple(output.shape)).astype(np.float32)
             if scale:
                 terms.append(tensorflow.reduce_sum(tensorflow.cast(output, "float32") * signs))
         total = tensorflow.add_n(terms) if terms else None
     if total is None:
         return
-    gradients = tape.gradient(total, [values for _, values in seen])
-    for (call, _), gradient in zip(seen, gradients, strict=True):
+    gradients = tape.gradient(total, [values for _, values in run.seen])
+    for (call, _), gradient in zip(run.seen, gradients, strict=True):
         if gradient is not None:
             yield call, np.asarray(tensorflow.convert_to_tensor(gradient)).astype(np.float64)
 
 
-def _run_watched(
-    opened: Opened, batch: Any, calls: Sequence[Call], tape: Any, seen: list[tuple[Call, Any]]
-) -> Any:
-    """Run the model; what goes into the activations of some calls is put into `seen`."""
-    wanted = {id(call) for call in calls}
-    running: list[Call] = []
+class _Run(NamedTuple):
+    """One batch through the model.
+
+    Attributes:
+        seen: Some calls, and what they put out before their activation.
+        outputs: Of the model; of those that a softmax or sigmoid squashes, what goes into it: what is
+            far from a decision would else count for nothing.
+    """
+
+    seen: list[tuple[Call, Any]]
+    outputs: list[Any]
+
+
+def _run(opened: Opened, batch: Any, calls: Sequence[Call], tape: Any) -> _Run:
+    graph = opened.graph
+    last = {id(tensor): call for call in graph.calls for tensor in call.outputs}
+    ends = [last.get(id(tensor)) for tensor in graph.outputs]
+    squashed = [call for call in ends if call is not None and _squashes(call)]
+    before: dict[int, Any] = {}
 
     def visit(call: Call, args: Any, kwargs: Any) -> None:
-        del args, kwargs
+        del kwargs
         running[:] = [call]
+        if call in squashed and args:
+            before[id(call)] = args[0]
+
+    def watch(values: Any) -> None:
+        (call,) = running
+        before[id(call)] = values
+        if call in calls:
+            tape.watch(values)
+            seen.append((call, values))
+
+    running: list[Call] = []
+    seen: list[tuple[Call, Any]] = []
+    with _watched([call for call in (*calls, *squashed) if puts_out_rows(call)], watch):
+        outputs = tree.flatten(run_graph(graph, batch, visit))
+    return _Run(
+        seen,
+        [
+            before.get(id(call), output) if call in squashed else output
+            for call, output in zip(ends, outputs, strict=True)
+        ],
+    )
+
+
+def _squashes(call: Call) -> bool:
+    kind: Any = call.operation
+    return isinstance(kind, layers.Softmax) or getattr(kind, "activation", None) in _SQUASHING
+
+
+@contextmanager
+def _watched(calls: Sequence[Call], watch: Callable[[Any], None]) -> Iterator[None]:
+    """What goes into the activations of some calls' layers is shown, while this lasts."""
+    found = {id(call.operation): call.operation for call in calls}
+    before = {identity: layer.activation for identity, layer in found.items()}
 
     def watching(activation: Any) -> Any:
         def watched(values: Any) -> Any:
-            tape.watch(values)
-            seen.append((running[0], values))
+            watch(values)
             return activation(values)
 
         return watched
 
-    layers = {
-        id(call.operation): call.operation for call in opened.graph.calls if id(call) in wanted
-    }
-    before = {identity: layer.activation for identity, layer in layers.items()}
     try:
-        for identity, layer in layers.items():
+        for identity, layer in found.items():
             # Not by the layer's own way of setting attributes, which keeps track of what is set.
             object.__setattr__(layer, "activation", watching(before[identity]))
-        return run_graph(opened.graph, batch, visit)
+        yield
     finally:
-        for identity, layer in layers.items():
+        for identity, layer in found.items():
             object.__setattr__(layer, "activation", before[identity])
