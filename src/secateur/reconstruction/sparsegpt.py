@@ -62,7 +62,8 @@ class SparseGPT:
             local = triangle_inverse(upper[here, here]).astype(np.float32, copy=False)
             above = np.ascontiguousarray(upper[:start, here].T, np.float32)  # (width, start)
             # What earlier blocks did to this one, at once: (out, start) @ (start, width).
-            part = wanted[:, here] + (changes[:, :start] @ above.T) @ local
+            shift = (changes[:, :start] @ above.T) @ local
+            part = np.asarray(wanted[:, here] + shift, np.float32)
             mask_here = chooser.mask(part * rows / np.diagonal(local), here)
             errors = sweep_block(part, local, mask_here, chooser.group)
             lost += float(np.square(errors).sum(dtype=np.float64))
