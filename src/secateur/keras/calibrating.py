@@ -25,7 +25,7 @@ from secateur.keras.padding import Padding
 from secateur.keras.running import fill, input_values, run_call
 from secateur.keras.sampling import num_samples
 from secateur.keras.staging import Inlet, Schedule, TapGroup
-from secateur.keras.variables import give_array
+from secateur.keras.variables import give_array, read_tensor
 
 Stream: TypeAlias = Literal["dense", "compressed"]
 
@@ -152,9 +152,9 @@ class CalibrationWalk:
             array: Its shape and dtype; given away.
         """
         known = self._changed.get(id(variable))
-        before = ops.convert_to_tensor(variable.value) if known is None else known.before
+        before = read_tensor(variable) if known is None else known.before
         give_array(variable, array)
-        after = ops.convert_to_tensor(variable.value)
+        after = read_tensor(variable)
         self._changed[id(variable)] = _Changed(variable, before, after)
 
     def rows(self, inlets: Sequence[Inlet]) -> Iterator[Rows]:
