@@ -7,6 +7,8 @@ from keras import layers, ops
 
 import secateur as sc
 from secateur.errors import InvalidArgumentError
+from secateur.keras.padding import Padding
+from secateur.keras.taps import open_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore::secateur.errors.CalibrationWarning")
 
@@ -78,6 +80,23 @@ def test_a_bound_plan_takes_the_mask_too():
     one, two = plan.apply().model, sc.bind_plan(read, own, samples(2), mask="mask").apply().model
     for first, second in zip(one.weights, two.weights, strict=True):
         np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_a_mask_of_queries_is_none_of_keys_from_elsewhere():
+    """Both sequences are of one length, so only where they come from tells them apart."""
+    asked, told = keras.Input((5, 6)), keras.Input((5, 6))
+    mask = keras.Input((5,), dtype="bool")
+    query, key = layers.Dense(8, name="query")(asked), layers.Dense(8, name="key")(told)
+    mixed = layers.MultiHeadAttention(2, 4)(query, key)
+    own = keras.Model(
+        [asked, told, mask], layers.GlobalAveragePooling1D()(mixed + query, mask=mask)
+    )
+    graph = open_graph(own)
+    padding = Padding(graph)
+    masked = {call.operation.name for call in graph.calls if padding.tensors(call)}
+    assert "query" in masked
+    assert "key" not in masked
+    assert padding.tensors(graph.calls[-1])
 
 
 def test_masks_that_do_not_fit():

@@ -247,23 +247,54 @@ def _explicit_masks(graph: Graph) -> list[_Explicit]:
         masked = next((tensor for tensor in call.inputs if tensor is not mask), None)
         if len(mask.shape) < 2 or masked is None:
             continue
-        seen = {id(call)}
-        pending = [masked]
-        while pending:
-            tensor = pending.pop()
-            maker = made_by.get(id(tensor))
-            if maker is not None and id(maker) not in seen:
-                seen.add(id(maker))
-                pending.extend(s for s in _of_one_place(maker) if s.shape[:2] == tensor.shape[:2])
-        found.append(_Explicit(mask, frozenset(seen)))
+        reached = _behind(masked, made_by)
+        found.append(_Explicit(mask, frozenset({id(call), *reached})))
     return found
 
 
-def _of_one_place(call: Call) -> list[Tensor]:
-    """Inputs whose positions are those of the output: of attention, only the query's are."""
+def _behind(tensor: Tensor, made_by: Mapping[int, Call]) -> set[int]:
+    """Calls that a tensor was computed from, position by position.
+
+    Keys and values of an attention count where they come of the same sequence as the queries; those of
+    another sequence have masks of their own.
+    """
+    calls, tensors, aside = _walk_back(tensor, made_by)
+    while aside:
+        own_calls, own_tensors, more = _walk_back(aside.pop(), made_by)
+        if own_tensors & tensors:
+            aside += [other for other in more if id(other) not in tensors | own_tensors]
+            calls |= own_calls
+            tensors |= own_tensors
+    return calls
+
+
+def _walk_back(
+    tensor: Tensor, made_by: Mapping[int, Call]
+) -> tuple[set[int], set[int], list[Tensor]]:
+    """Calls and tensors of the same positions, by identity, and what was only attended to."""
+    calls: set[int] = set()
+    tensors = {id(tensor)}
+    aside: list[Tensor] = []
+    pending = [tensor]
+    while pending:
+        made = pending.pop()
+        maker = made_by.get(id(made))
+        if maker is None or id(maker) in calls:
+            continue
+        calls.add(id(maker))
+        same, other = _split_inputs(maker)
+        same = [source for source in same if source.shape[:2] == made.shape[:2]]
+        aside += [source for source in other if source.shape[:2] == made.shape[:2]]
+        tensors.update(map(id, same))
+        pending += same
+    return calls, tensors, aside
+
+
+def _split_inputs(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs whose positions are those of the output, and others: of attention, only the query's are."""
     attends = isinstance(call.operation, (keras.layers.MultiHeadAttention, keras.layers.Attention))
     attends = attends or type(call.operation).__name__ == "DotProductAttention"
-    return call.inputs[:1] if attends else call.inputs
+    return (call.inputs[:1], call.inputs[1:]) if attends else (call.inputs, [])
 
 
 def _leading_to(graph: Graph, tensor: Tensor) -> Graph:
