@@ -179,11 +179,16 @@ class InputStatistics:
             np.float64(1.0)
         """
         if self._made_at != self.count:
-            self._made, self._made_at = {}, self.count
+            self.forget()
+            self._made_at = self.count
         if key not in self._made:
             self._made[key] = make()
         made: T = self._made[key]
         return made
+
+    def forget(self) -> None:
+        """Let go of what `remember` keeps, for statistics that live on."""
+        self._made = {}
 
     def merge(self, other: InputStatistics) -> None:
         """Count in what another has counted, as if this one had seen its batches too.
