@@ -13,10 +13,10 @@ from tests.integration.test_prune_model import image_model, text_model
 import secateur as sc
 from secateur.data_plan import DataPrunePlan
 from secateur.errors import CalibrationWarning, InvalidArgumentError, NonFiniteError
+from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.choosing import Selection, choose
 from secateur.keras.data_pruning import Calibration, open_for_walk
 from secateur.keras.importance import output_importance
-from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.padding import Padding
 from secateur.keras.staging import make_schedule
 from secateur.keras.taps import open_graph
