@@ -70,7 +70,7 @@ def read_tensor(variable: Variable) -> Any:
         >>> import keras
         >>> variable = keras.Variable([1.0, 2.0])
         >>> tensor = read_tensor(variable)
-        >>> variable.assign([3.0, 4.0])
+        >>> _ = variable.assign([3.0, 4.0])
         >>> np.asarray(tensor).tolist()
         [1.0, 2.0]
     """
