@@ -12,15 +12,20 @@ from secateur.errors import FactorisationError
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-def cholesky(matrix: Matrix, name: str) -> Matrix:
+def cholesky(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
     """Lower L with L L^T = matrix, (n, n), in the matrix's own precision; above the diagonal: zeros.
+
+    Args:
+        matrix: Symmetric, C-ordered.
+        name: The layer, for messages.
+        overwrite: Whether the matrix may be destroyed, which saves its copy.
 
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (matrix,))
     # A symmetric C-ordered matrix is its own transpose: as Fortran order it costs no copy to read.
-    factor, info = potrf(matrix.T, lower=True, clean=True)
+    factor, info = potrf(matrix.T, lower=True, clean=True, overwrite_a=overwrite)
     if info:
         raise FactorisationError(
             f"The Hessian of layer {name!r} is not positive definite (row {info} of {len(matrix)}). "
@@ -54,19 +59,47 @@ def inverse(matrix: Matrix, name: str) -> Matrix:
     return np.asarray(lower + np.tril(lower, -1).T)
 
 
+def upper_factor(matrix: Matrix, name: str, dtype: Any = None) -> Matrix:
+    """Upper R with R R^T = matrix, (n, n): its inverse is the U of `inverse_factor`.
+
+    It is the Cholesky factor of the matrix with both axes reversed, reversed back: a view, not
+    contiguous.
+
+    Args:
+        matrix: Symmetric.
+        name: The layer, for messages.
+        dtype: To factor in; the matrix's own by default.
+
+    Raises:
+        FactorisationError: The matrix is not positive definite.
+
+    Example:
+        >>> upper_factor(np.array([[5.0, 2.0], [2.0, 4.0]]), "dense")
+        array([[2., 1.],
+               [0., 2.]])
+    """
+    backwards = np.array(matrix[::-1, ::-1], dtype=dtype, order="C")
+    return cholesky(backwards, name, overwrite=True)[::-1, ::-1]
+
+
 def inverse_factor(matrix: Matrix, name: str) -> Matrix:
     """Upper U with U^T U = matrix^-1, C-ordered.
 
-    The factor of the matrix with both axes reversed, reversed back, is R with R R^T = matrix and R upper,
-    so U = R^-1: one Cholesky and one triangular inverse, half the work of inverting first.
+    With R of `upper_factor`, U = R^-1: one Cholesky and one triangular inverse, half the work of
+    inverting first.
 
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
-    factor = cholesky(np.ascontiguousarray(matrix[::-1, ::-1]), name)
-    (trtri,) = lapack.get_lapack_funcs(("trtri",), (factor,))
-    inverted, _ = trtri(factor, lower=True)
-    return np.ascontiguousarray(inverted[::-1, ::-1])
+    return triangle_inverse(upper_factor(matrix, name))
+
+
+def triangle_inverse(upper: Matrix) -> Matrix:
+    """Inverse of an upper triangle, (n, n), C-ordered; what is below the diagonal counts as zero."""
+    (trtri,) = lapack.get_lapack_funcs(("trtri",), (upper,))
+    # In Fortran order the transpose of a C-ordered upper triangle is a lower one.
+    inverted, _ = trtri(np.ascontiguousarray(np.triu(upper)).T, lower=True, overwrite_c=True)
+    return np.asarray(inverted).T
 
 
 def damped(gram: Matrix, damping: float) -> tuple[Matrix, Matrix]:

@@ -9,7 +9,8 @@ change a bit of the result.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,10 +20,14 @@ from secateur.outputs import OutputStatistics
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+T = TypeVar("T")
 
 # Rows that are multiplied at a time. Fewer would spend the time on adding the products up in
 # float64 (inputs^2 a block), more would not be faster.
 _BLOCK_ROWS = 4096
+
+# Corrections of rank one that wait to be added together: each alone would pass over inputs^2 numbers.
+_MOST_DEFERRED = 64
 
 
 class InputStatistics:
@@ -63,6 +68,9 @@ class InputStatistics:
         self._cross_scatter: Float64 = np.zeros((inputs, width))
         self._rows = _Buffer(inputs)
         self._dense_rows = _Buffer(width) if width else None
+        self._deferred: list[tuple[float, Float64, Float64]] = []
+        self._made: dict[Hashable, Any] = {}
+        self._made_at = 0
 
     @property
     def has_cross(self) -> bool:
@@ -157,6 +165,31 @@ class InputStatistics:
             self._dense_rows.add(dense_kept[start:stop])
             self._count_full()
 
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made of the statistics under this key; made anew when more has been counted.
+
+        Args:
+            key: Says what it is and all that it depends on.
+            make: Makes it.
+
+        Example:
+            >>> statistics = InputStatistics(1)
+            >>> statistics.update(np.ones((2, 1), np.float32))
+            >>> statistics.remember("trace", lambda: np.trace(statistics.gram))
+            np.float64(1.0)
+        """
+        if self._made_at != self.count:
+            self.forget()
+            self._made_at = self.count
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    def forget(self) -> None:
+        """Let go of what `remember` keeps, for statistics that live on."""
+        self._made = {}
+
     def merge(self, other: InputStatistics) -> None:
         """Count in what another has counted, as if this one had seen its batches too.
 
@@ -170,9 +203,10 @@ class InputStatistics:
             )
         self._count_block()
         other._count_block()
-        self._merge(
-            other._count, other._mean, other._dense_mean, other._scatter, other._cross_scatter
-        )
+        other._settle()
+        self._scatter += other._scatter
+        self._cross_scatter += other._cross_scatter
+        self._merge(other._count, other._mean, other._dense_mean)
 
     def _flush(self, cross: bool = False) -> None:
         if cross and not self.has_cross:
@@ -181,6 +215,7 @@ class InputStatistics:
                 "with cross=True."
             )
         self._count_block()
+        self._settle()
         if not self._count:
             raise InvalidArgumentError(
                 f"No input of {_whose(self.name)} has been counted: update() was not called, or every "
@@ -195,33 +230,45 @@ class InputStatistics:
         if not self._rows.filled:
             return
         rows, mean, rest = self._rows.take_centred()
-        count = len(rows)
-        scatter = (rows.T @ rows).astype(np.float64)  # (inputs, inputs); NumPy calls ssyrk
-        scatter -= count * np.outer(rest, rest)
-        if self._dense_rows is None:
-            dense_mean, cross = self._dense_mean, self._cross_scatter[:, :0]
-        else:
+        self._scatter += rows.T @ rows  # (inputs, inputs); NumPy calls ssyrk
+        dense_mean, dense_rest = self._dense_mean, self._dense_mean
+        if self._dense_rows is not None:
             dense, dense_mean, dense_rest = self._dense_rows.take_centred()
-            cross = (rows.T @ dense).astype(np.float64)  # (inputs, cross_inputs)
-            cross -= count * np.outer(rest, dense_rest)
-        self._merge(count, mean, dense_mean, scatter, cross)
+            self._cross_scatter += rows.T @ dense  # (inputs, cross_inputs)
+        self._defer(-len(rows), rest, dense_rest)
+        self._merge(len(rows), mean, dense_mean)
 
-    def _merge(
-        self, count: int, mean: Float64, dense_mean: Float64, scatter: Float64, cross: Float64
-    ) -> None:
+    def _merge(self, count: int, mean: Float64, dense_mean: Float64) -> None:
+        """Count means in; the scatter about them is added by the caller."""
         if not count:
             return
         total = self._count + count
         share = count / total
         delta, dense_delta = mean - self._mean, dense_mean - self._dense_mean
-        self._scatter += scatter
-        self._scatter += np.outer(delta * (self._count * share), delta)
-        if self.has_cross:
-            self._cross_scatter += cross
-            self._cross_scatter += np.outer(delta * (self._count * share), dense_delta)
+        self._defer(self._count * share, delta, dense_delta)
         self._mean += delta * share
         self._dense_mean += dense_delta * share
         self._count = total
+
+    def _defer(self, weight: float, own: Float64, dense: Float64) -> None:
+        """Add weight * own own^T, and own dense^T: many at once, since one takes as long as all."""
+        self._deferred.append((weight, own, dense))
+        if len(self._deferred) >= _MOST_DEFERRED:
+            self._settle()
+
+    def _settle(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        # X^T X is symmetric to the bit, X^T D X is not, so what adds goes apart from what takes away.
+        for sign in (1.0, -1.0):
+            terms = [term for term in deferred if sign * term[0] > 0]
+            if not terms:
+                continue
+            scale = np.sqrt([sign * weight for weight, _, _ in terms])[:, None]
+            own = np.stack([own for _, own, _ in terms]) * scale  # (terms, inputs)
+            self._scatter += sign * (own.T @ own)
+            if self.has_cross:
+                dense = np.stack([dense for _, _, dense in terms]) * scale
+                self._cross_scatter += sign * (own.T @ dense)
 
 
 class DiagonalStatistics:

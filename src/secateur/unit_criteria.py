@@ -223,6 +223,7 @@ class UnitOBS:
                 problem.target,
                 problem.energy,
             )
+            statistics.forget()
         inverted, target, energy = reader.made[group]
         used = columns.reshape(-1)
         weight = target[:, used].astype(np.float64)

@@ -1,6 +1,7 @@
 """secateur prune --data: files, options, output."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -52,6 +53,16 @@ def test_report_of_the_error_per_layer(folder, capsys):
     code, out = prune(folder, "model.keras", *words, capsys=capsys)
     assert code == 0
     assert "error" in out.out.splitlines()[0]
+
+
+def test_a_bar_with_the_time_left(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    words = ("-s", 0.7, "--data", folder / "x.npy")
+    code, out = prune(folder, "model.keras", *words, capsys=capsys)
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.err)
+    assert re.search(r"writing .*2/2 +(0:00:0\d|-:--:--)", plain), plain
 
 
 @pytest.mark.parametrize(

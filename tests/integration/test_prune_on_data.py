@@ -1,5 +1,8 @@
 """sc.prune(model, data=...) on models of every kind."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -10,9 +13,14 @@ from tests.integration.test_prune_model import image_model, text_model
 import secateur as sc
 from secateur.data_plan import DataPrunePlan
 from secateur.errors import CalibrationWarning, InvalidArgumentError, NonFiniteError
+from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.choosing import Selection, choose
 from secateur.keras.data_pruning import Calibration, open_for_walk
 from secateur.keras.importance import output_importance
+from secateur.keras.padding import Padding
+from secateur.keras.staging import make_schedule
+from secateur.keras.taps import open_graph
+from secateur.keras.variables import empty_like
 from secateur.layer_pruning import Recipe, prune_matrix
 from secateur.patterns import Unstructured
 from secateur.reconstruction import ADMM, LayerTarget
@@ -455,6 +463,47 @@ class TestErrors:
     def test_thin_data_warns(self):
         with pytest.warns(CalibrationWarning):
             sc.prune(mlp(), sparsity=0.5, data=correlated(8))
+
+    @pytest.mark.parametrize(
+        "how",
+        [{}, {"criterion": "sparsegpt"}, {"criterion": "wanda"}, {"criterion": "obs"}],
+        ids=str,
+    )
+    def test_weights_of_dead_inputs_go_first(self, how):
+        model, x = mlp(), correlated(200)
+        dead = [1, 4, 9]
+        x[:, dead] = 0
+        kernel = np.array(model.layers[0].kernel)
+        kernel[dead] *= 100
+        model.layers[0].kernel.assign(kernel)
+        result = sc.prune(model, sparsity=0.3, data=x, include="first", **how)
+        assert not result.masks["first/kernel"][dead].any()
+        assert result.masks["first/kernel"].sum() == round(0.7 * kernel.size)
+        pair = (model, result.model)
+        assert changed_output(*pair, x) < 0.05
+
+
+class TestMemory:
+    def test_a_walk_that_is_over_holds_no_weights(self):
+        """Nor while it runs more than one copy of what was changed: the given values are shared."""
+        model, x = mlp(), correlated(64)
+        graph = open_graph(model)
+        padding = Padding(graph)
+        kernel = model.layers[0]._kernel
+        schedule = make_schedule(graph, {id(kernel)}, padding)
+        before = np.array(kernel.value)
+        after = empty_like(before)
+        after[...] = before + 1
+        gone = weakref.ref(after.base)
+        with CalibrationWalk(graph, schedule, [x], padding) as walk:
+            for _ in walk.groups():
+                walk.change(kernel, after)
+                del after
+            walk.commit()
+        np.testing.assert_array_equal(np.array(kernel.value), before + 1)
+        kernel.assign(before)
+        gc.collect()
+        assert gone() is None
 
 
 class TestNormalisations:

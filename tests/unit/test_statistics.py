@@ -136,6 +136,18 @@ def test_reading_early_counts_on():
     np.testing.assert_allclose(statistics.gram, gather([x]).gram, rtol=1e-5)
 
 
+def test_what_is_remembered_is_of_all_that_was_counted():
+    statistics = gather([rows()[:100]])
+    made = [statistics.remember("gram", lambda: statistics.gram) for _ in range(2)]
+    assert made[0] is made[1]
+    statistics.update(rows()[100:])
+    np.testing.assert_array_equal(
+        statistics.remember("gram", lambda: statistics.gram), statistics.gram
+    )
+    statistics.forget()
+    assert statistics.remember("gram", lambda: 5) == 5
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_non_finite_inputs_name_the_layer_and_are_not_counted(bad):
     statistics = InputStatistics(6, name="encoder/dense")

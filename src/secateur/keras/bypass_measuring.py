@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from keras import ops
-from keras.src import backend
 
 from secateur.errors import NonFiniteError
 from secateur.keras.bypass import Candidate
 from secateur.keras.cut_rules.site import channel_axis
 from secateur.keras.flatten import Tensor
 from secateur.keras.flow import weights_of
+from secateur.keras.padding import Keep
 from secateur.keras.variables import read_array
 from secateur.outputs import OutputStatistics
 
@@ -45,32 +45,29 @@ class BypassMeter:
             if identity in self._entries:
                 self._values[identity] = np.asarray(value)
 
-    def see(self, tensor: Tensor, value: Any) -> None:
-        """A tensor of the graph was computed."""
+    def see(self, tensor: Tensor, value: Any, keep: Keep | None) -> None:
+        """A tensor of the graph was computed, and this tells its real positions."""
         ends = self._ends.get(id(tensor), ())
         if not ends and id(tensor) not in self._entries:
             return
         array = ops.convert_to_numpy(value)
         for one in ends:
-            self._count(one, array, backend.get_keras_mask(value))
+            self._count(one, array, keep)
         if id(tensor) in self._entries:
             self._values[id(tensor)] = array
 
-    def _count(self, one: Candidate, array: npt.NDArray[Any], mask: Any) -> None:
+    def _count(self, one: Candidate, array: npt.NDArray[Any], keep: Keep | None) -> None:
         if one.entry is not None:
             array = array - self._values[id(one.entry)]
             self._due[id(one.entry)] -= 1
             if not self._due[id(one.entry)]:
                 del self._values[id(one.entry)]
         rows = array if one.exit.shape[-1] is not None else array[..., None]
-        keep = None
-        if mask is not None and tuple(mask.shape) == rows.shape[:2] and rows.ndim >= 3:
-            own = ops.convert_to_numpy(mask).astype(np.bool_)
-            keep = np.broadcast_to(own.reshape(own.shape + (1,) * (rows.ndim - 3)), rows.shape[:-1])
+        mask = None if keep is None else keep(rows.shape[:-1])
         if one.name not in self._statistics:
             self._statistics[one.name] = OutputStatistics(rows.shape[-1], name=one.name)
         try:
-            self._statistics[one.name].update(np.ascontiguousarray(rows), mask=keep)
+            self._statistics[one.name].update(np.ascontiguousarray(rows), mask=mask)
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"What {one.name!r} puts out holds NaN or infinite values on this data; "

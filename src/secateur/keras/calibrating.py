@@ -25,7 +25,7 @@ from secateur.keras.padding import Padding
 from secateur.keras.running import fill, input_values, run_call
 from secateur.keras.sampling import num_samples
 from secateur.keras.staging import Inlet, Schedule, TapGroup
-from secateur.keras.variables import give_array, read_array
+from secateur.keras.variables import give_array, read_tensor
 
 Stream: TypeAlias = Literal["dense", "compressed"]
 
@@ -53,9 +53,11 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Changed:
+    """Values as tensors of the backend: given back to the variable they cost no copy."""
+
     variable: Any
-    before: Array
-    after: Array
+    before: Any
+    after: Any
 
 
 class CalibrationWalk:
@@ -119,6 +121,8 @@ class CalibrationWalk:
         self._tensors.store.close()
         if not self._committed:
             self._set([(change.variable, change.before) for change in self._changed.values()])
+        # Whoever still has the walk holds no second model by it.
+        self._changed.clear()
 
     @property
     def num_batches(self) -> int:
@@ -148,9 +152,10 @@ class CalibrationWalk:
             array: Its shape and dtype; given away.
         """
         known = self._changed.get(id(variable))
-        before = read_array(variable) if known is None else known.before
+        before = read_tensor(variable) if known is None else known.before
         give_array(variable, array)
-        self._changed[id(variable)] = _Changed(variable, before, array)
+        after = read_tensor(variable)
+        self._changed[id(variable)] = _Changed(variable, before, after)
 
     def rows(self, inlets: Sequence[Inlet]) -> Iterator[Rows]:
         """What goes into the weights of the group at hand, part by part, on all of the data."""
@@ -348,9 +353,9 @@ class CalibrationWalk:
         finally:
             self._set([(change.variable, change.after) for change in changes])
 
-    def _set(self, pairs: Iterable[tuple[Any, Array]]) -> None:
-        for variable, array in pairs:
-            give_array(variable, array)
+    def _set(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        for variable, value in pairs:
+            variable.assign(value)
 
 
 class _Tensors:

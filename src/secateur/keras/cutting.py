@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from secateur.keras.alignment import AutoAlign
 from secateur.keras.bypass import Candidate
 from secateur.keras.bypass_measuring import BypassMeter, weight_outputs
 from secateur.keras.carrying import carry_compilation
-from secateur.keras.data import calibration_data, first_batch, graph_signature
+from secateur.keras.data import Batches, calibration_data, first_batch, graph_signature
 from secateur.keras.describe import Description
 from secateur.keras.fidelity import check_trace
 from secateur.keras.folding import Folding, fold_means
@@ -101,6 +101,7 @@ def plan_cut(
     granularity: Collection[str] | None = None,
     include: Collection[str] | None = None,
     exclude: Collection[str] = (),
+    mask: Any = None,
     batch_size: int = 32,
     max_samples: int | None = None,
     proof: bool = True,
@@ -142,6 +143,8 @@ def plan_cut(
             that is not relative and data, branches too.
         include: Names of layers that may lose units or go (wildcards allowed).
         exclude: Names of layers that stay whole.
+        mask: Which positions of the data are real, where Keras's own masks do not say so: the name of
+            an input of the model, or an array (samples, time). Others are not counted.
         batch_size: For data given as arrays.
         max_samples: Read no more than so many samples.
         proof: False switches off the comparison that `apply` makes.
@@ -169,6 +172,10 @@ def plan_cut(
     """
     _check_model(model)
     check_keep(keep)
+    if mask is not None and data is None:
+        raise InvalidArgumentError(
+            "mask= says which positions of the data are real; there is no data."
+        )
     _, unit_counts = split_keep(keep)
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     auto = AutoAlign.of(align)
@@ -180,9 +187,9 @@ def plan_cut(
     bench = open_bench(model, sample)
     batches = None
     if data is not None:
-        batches = _batches(bench.description, data, batch_size, max_samples)
+        batches = _batches(bench.description, data, mask, batch_size, max_samples)
         check_trace(bench.graph, _samples(bench.description, batches)[0])
-    told = None if batches is None else _Told(batches, progress)
+    told = batches and replace(batches, seen=_teller(batches.data, progress))
     bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
     plan = CutPlan(model.name, measure, (), bypasses=bypasses, fold=way.fold, repair=way.repair)
     smaller = without(bench, plan.bypassed)
@@ -281,7 +288,7 @@ def cut(model: keras.Model, data: Any = None, **options: Any) -> CutResult:
 
 
 def bind_plan(
-    plan: CutPlan, model: keras.Model, data: Any = None, *, proof: bool = True
+    plan: CutPlan, model: keras.Model, data: Any = None, *, mask: Any = None, proof: bool = True
 ) -> CutPlan:
     """Bind a plan that was read from JSON to the model it was made for.
 
@@ -290,6 +297,7 @@ def bind_plan(
         model: The model.
         data: Samples to fold means and repair on, and for the proof, for which random ones are drawn
             without.
+        mask: Which positions of the data are real; as for `plan_cut`.
         proof: False switches the proof off.
 
     Raises:
@@ -319,7 +327,7 @@ def bind_plan(
             raise InvalidArgumentError(
                 f"The plan cuts {own.name!r}, which stays whole: {group.reason}."
             )
-    batches = None if data is None else _batches(bench.description, data, 32, None)
+    batches = None if data is None else _batches(bench.description, data, mask, 32, None)
     return _bound(plan, model, bench, batches, proof)
 
 
@@ -344,25 +352,16 @@ def _check_bypasses(plan: CutPlan, bench: Bench) -> None:
 
 
 def _batches(
-    description: Description, data: Any, batch_size: int, max_samples: int | None
-) -> CalibrationData:
+    description: Description, data: Any, mask: Any, batch_size: int, max_samples: int | None
+) -> Batches:
     signature = graph_signature(description.graph)
-    return calibration_data(signature, data, batch_size, max_samples=max_samples)
+    return Batches(calibration_data(signature, data, batch_size, max_samples=max_samples), mask)
 
 
-@dataclass(frozen=True)
-class _Told:
-    """Batches, with word of each one that was measured."""
-
-    batches: CalibrationData
-    progress: Progress | None
-
-    def __iter__(self) -> Iterator[Any]:
-        total = self.batches.num_batches
-        for number, batch in enumerate(self.batches, 1):
-            yield batch
-            if self.progress is not None:
-                self.progress(f"measured batch {number}", total)
+def _teller(data: CalibrationData, progress: Progress | None) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    return lambda number: progress(f"measured batch {number}", data.num_batches)
 
 
 def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:

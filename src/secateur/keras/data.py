@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,32 @@ from secateur.calibration import BatchSource, CalibrationData
 from secateur.errors import ArgumentTypeError, UnsupportedModelError
 from secateur.keras.flatten import Graph
 from secateur.signature import InputSignature, InputSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Calibration batches, which of their positions are real, and word of each that was read.
+
+    Attributes:
+        data: The batches.
+        mask: As `secateur.keras.padding.Padding` takes it.
+        seen: Called with the number of a batch, from 1, after it was dealt with.
+    """
+
+    data: CalibrationData
+    mask: Any = None
+    seen: Callable[[int], None] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self.data, 1):
+            yield batch
+            if self.seen is not None:
+                self.seen(number)
+
+
+def mask_of(batches: Iterable[Any]) -> Any:
+    """The mask that comes with batches; None with others than `Batches`."""
+    return batches.mask if isinstance(batches, Batches) else None
 
 
 def calibration_data(

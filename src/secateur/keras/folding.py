@@ -25,7 +25,7 @@ from secateur.keras.corrections import AddedBias, Corrections, bias_entry, einsu
 from secateur.keras.cut_rules.site import Kept, Site, channel_axis
 from secateur.keras.describe import Description
 from secateur.keras.flatten import Call
-from secateur.keras.positions import Mask, counted
+from secateur.keras.padding import Keep, counted
 from secateur.keras.taps import Bias, Tap
 from secateur.keras.watching import watch_taps
 from secateur.keras.workbench import Bench
@@ -219,7 +219,7 @@ def mean_rows(
     """
     sums: dict[int, tuple[Tap, Float64, int]] = {}
 
-    def see(tap: Tap, call: Call, args: Any, kwargs: Any, keep: Mask | None) -> None:
+    def see(tap: Tap, call: Call, args: Any, kwargs: Any, keep: Keep | None) -> None:
         identity = id(tap.variable)
         if keep is None and not isinstance(call.operation, (layers.RNN, layers.Bidirectional)):
             weight, *given = _batch_mean(args, kwargs)

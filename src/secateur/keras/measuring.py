@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from keras import ops, tree
-from keras.src import backend
 
 from secateur.errors import InvalidArgumentError, NonFiniteError
 from secateur.groups import Units
 from secateur.keras.bypass_measuring import BypassMeter
 from secateur.keras.cut_rules import Site
+from secateur.keras.data import mask_of
 from secateur.keras.describe import Description, everything
+from secateur.keras.flatten import Call
+from secateur.keras.padding import Keep, PaddedBatch, Padding
 from secateur.keras.proof import run
 from secateur.network import Labels
 from secateur.outputs import OutputStatistics
@@ -31,12 +33,14 @@ class Emission:
         axis: Axis of the units.
         labels: Their slots.
         statistics: Counted so far.
+        call: What computes the tensor.
     """
 
     name: str
     axis: int
     labels: Labels
     statistics: OutputStatistics
+    call: Call
 
 
 def measure_outputs(
@@ -69,16 +73,22 @@ def measure_outputs(
     tensors, inner = _places(description)
     keep_all = everything(description)
     count = 0
+    padded: PaddedBatch
 
     def watch(site: Site, outputs: list[Any]) -> None:
         for tensor, value in zip(site.call.outputs, outputs, strict=True):
+            keep = padded.of_value(site.call, value)
             for emission in tensors.get(id(tensor), ()):
-                _count(emission, value)
+                _count(emission, value, keep)
             if meter is not None:
-                meter.see(tensor, value)
+                meter.see(tensor, value, keep)
 
-    with _listening(inner):
-        for batch in batches:
+    def hear(emission: Emission, value: Any) -> None:
+        _count(emission, value, padded.of_value(emission.call, value))
+
+    padding = Padding(description.graph, mask_of(batches))
+    with _listening(inner, hear):
+        for batch, padded in padding.batches(batches):  # noqa: B007 - read by what watches
             count += 1
             if meter is not None:
                 inputs = zip(description.graph.inputs, tree.flatten(batch), strict=True)
@@ -95,19 +105,17 @@ def measure_outputs(
     return np.where(np.isneginf(scores), np.inf, scores)
 
 
-def _count(emission: Emission, value: Any) -> None:
+def _count(emission: Emission, value: Any, keep: Keep | None) -> None:
     array = ops.convert_to_numpy(value)
-    mask = backend.get_keras_mask(value)
-    keep = None
-    moved = np.moveaxis(array, emission.axis, -1)
     if emission.statistics.dim is not None:
         moved = np.moveaxis(array, emission.axis, -2)
-        keep = None
-    elif mask is not None and moved.ndim >= 3 and tuple(mask.shape) == moved.shape[:2]:
-        own = ops.convert_to_numpy(mask).astype(np.bool_)
-        keep = np.broadcast_to(own.reshape(own.shape + (1,) * (moved.ndim - 3)), moved.shape[:-1])
+        lead = moved.shape[:-2]
+    else:
+        moved = np.moveaxis(array, emission.axis, -1)
+        lead = moved.shape[:-1]
+    mask = None if keep is None else keep(lead)
     try:
-        emission.statistics.update(np.ascontiguousarray(moved), mask=keep)
+        emission.statistics.update(np.ascontiguousarray(moved), mask=mask)
     except NonFiniteError as error:
         raise NonFiniteError(
             f"The outputs of layer {emission.name!r} hold NaN or infinite values on this data; "
@@ -129,7 +137,7 @@ def _places(
     for site in description.sites:
         for sublayer, axis, labels, dim in site.emitted:
             statistics = OutputStatistics(labels.size, name=site.name, dim=dim)
-            inner.append((sublayer, Emission(site.name, axis, labels, statistics)))
+            inner.append((sublayer, Emission(site.name, axis, labels, statistics, site.call)))
         if not site.made or not site.call.outputs:
             continue
         tensor = site.call.outputs[0]
@@ -144,18 +152,21 @@ def _places(
             if own is None or "float" not in tensor.dtype:
                 continue
             statistics = OutputStatistics(own.size, name=site.name)
-            tensors.setdefault(id(tensor), []).append(Emission(site.name, axis, own, statistics))
+            emission = Emission(site.name, axis, own, statistics, site.call)
+            tensors.setdefault(id(tensor), []).append(emission)
             break
     return tensors, inner
 
 
 @contextlib.contextmanager
-def _listening(inner: list[tuple[Any, Emission]]) -> Iterator[None]:
+def _listening(
+    inner: list[tuple[Any, Emission]], hear: Callable[[Emission, Any], None]
+) -> Iterator[None]:
     """Count what goes into inner layers while this lasts."""
 
     def listener(sublayer: Any, emission: Emission) -> Callable[..., Any]:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
-            _count(emission, tree.flatten(x)[0])
+            hear(emission, tree.flatten(x)[0])
             return type(sublayer).call(sublayer, x, *args, **kwargs)
 
         return call

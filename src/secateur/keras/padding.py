@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -15,6 +15,14 @@ from keras.src import backend
 from secateur.arrays import Array
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.keras.flatten import Call, Graph, Tensor
+from secateur.keras.running import run_graph
+
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+Given: TypeAlias = "str | Array | None"
+"""A mask as users give it: the name of an input, an array (samples, time), or none."""
+
+Keep: TypeAlias = Callable[[tuple[int, ...]], "Mask | None"]
+"""From sizes of axes (batch, ...) to booleans of that shape, True = real; None where all are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +56,8 @@ class Padding:
         ArgumentTypeError: Neither a name nor an array.
     """
 
-    def __init__(self, graph: Graph, given: str | Array | None = None) -> None:
+    def __init__(self, graph: Graph, given: Given = None) -> None:
+        self._graph = graph
         self._explicit = _explicit_masks(graph)
         self.array: Array | None = None
         self.tensor: Tensor | None = None
@@ -114,15 +123,99 @@ class Padding:
         Returns:
             Booleans of shape `lead`, or None where every position is real.
         """
+        return self._joined(_carried(call, args), lead, explicit, part)
+
+    def _joined(
+        self, own: Any, lead: tuple[int, ...], explicit: Sequence[Any], part: Array | None
+    ) -> Array | None:
         given = explicit[0] if self.tensor is not None else part  # an input always exists
         rest = explicit[1:] if self.tensor is not None else explicit
-        own = _carried(call, args)
         # Of several masks in the graph, one is enough to make a position real.
         asked = [mask for mask in (_fitting(value, lead) for value in rest) if mask is not None]
         masks = [_fitting(given, lead), _fitting(own, lead)]
         masks.append(np.logical_or.reduce(asked) if asked else None)
         found = [mask for mask in masks if mask is not None]
         return np.logical_and.reduce(found) if found else None
+
+    def batches(self, batches: Iterable[Any]) -> Iterator[tuple[Any, PaddedBatch]]:
+        """Batches, and which of their positions are real.
+
+        Args:
+            batches: Inputs as the model takes them, from the first sample on.
+
+        Raises:
+            InvalidArgumentError: The given mask is for fewer samples.
+        """
+        start = 0
+        tensors = [self.tensor] if self.tensor is not None else []
+        tensors += [mask.tensor for mask in self._explicit]
+        makers = {id(tensor): _leading_to(self._graph, tensor) for tensor in tensors}
+        for batch in batches:
+            values = {identity: run_graph(maker, batch) for identity, maker in makers.items()}
+            size = int(tree.flatten(batch)[0].shape[0])
+            yield batch, PaddedBatch(self, values, self.part(start, size))
+            start += size
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedBatch:
+    """Which positions of one batch are real; see `Padding.batches`.
+
+    Attributes:
+        padding: Of the graph.
+        values: By identity, what the masks of the graph are for this batch.
+        part: The given array's rows for it.
+    """
+
+    padding: Padding
+    values: Mapping[int, Any]
+    part: Array | None
+
+    def of(self, call: Call, args: tuple[Any, ...]) -> Keep | None:
+        """What tells the real positions of what goes into a call; None where there is no mask.
+
+        Args:
+            call: A call of the padding's graph.
+            args: Values of its arguments; they carry Keras's own masks.
+        """
+        return self._keep(call, _carried(call, args))
+
+    def of_value(self, call: Call, value: Any) -> Keep | None:
+        """What tells the real positions of what a call puts out, or of a tensor inside of it."""
+        return self._keep(call, backend.get_keras_mask(value))
+
+    def _keep(self, call: Call, own: Any) -> Keep | None:
+        explicit = self._explicit(call)
+        if own is None and self.part is None and not explicit:
+            return None
+        return lambda lead: self.padding._joined(own, lead, explicit, self.part)
+
+    def _explicit(self, call: Call) -> list[Any]:
+        return [self.values[id(tensor)] for tensor in self.padding.tensors(call)]
+
+
+def counted(rows: Array, keep: Keep | None, groups: int = 1) -> Array:
+    """The rows at positions that count.
+
+    Args:
+        rows: (batch, ..., in), or (groups, batch, ..., in) with more than one group.
+        keep: From the sizes of the axes (batch, ...) to which positions count.
+        groups: Number of groups.
+
+    Returns:
+        (groups, positions, in).
+
+    Example:
+        >>> mask = np.array([[True, False, True]])
+        >>> counted(np.arange(6.0).reshape(1, 3, 2), lambda lead: mask)
+        array([[[0., 1.],
+                [4., 5.]]])
+    """
+    grouped = rows[None] if groups == 1 else rows
+    mask = None if keep is None else keep(grouped.shape[1:-1])
+    if mask is not None:
+        grouped = grouped[:, mask]
+    return grouped.reshape(len(grouped), -1, grouped.shape[-1])
 
 
 def _carried(call: Call, args: tuple[Any, ...]) -> Any:
@@ -151,17 +244,68 @@ def _explicit_masks(graph: Graph) -> list[_Explicit]:
         mask = call.kwargs.get("mask")
         if not isinstance(call.operation, keras.layers.Layer) or not isinstance(mask, Tensor):
             continue
-        if len(mask.shape) < 2:
+        masked = next((tensor for tensor in call.inputs if tensor is not mask), None)
+        if len(mask.shape) < 2 or masked is None:
             continue
-        seen = {id(call)}
-        pending = [tensor for tensor in call.inputs if tensor is not mask]
-        while pending:
-            maker = made_by.get(id(pending.pop()))
-            if maker is not None and id(maker) not in seen:
-                seen.add(id(maker))
-                pending.extend(maker.inputs)
-        found.append(_Explicit(mask, frozenset(seen)))
+        reached = _behind(masked, made_by)
+        found.append(_Explicit(mask, frozenset({id(call), *reached})))
     return found
+
+
+def _behind(tensor: Tensor, made_by: Mapping[int, Call]) -> set[int]:
+    """Calls that a tensor was computed from, position by position.
+
+    Keys and values of an attention count where they come of the same sequence as the queries; those of
+    another sequence have masks of their own.
+    """
+    calls, tensors, aside = _walk_back(tensor, made_by)
+    while aside:
+        own_calls, own_tensors, more = _walk_back(aside.pop(), made_by)
+        if own_tensors & tensors:
+            aside += [other for other in more if id(other) not in tensors | own_tensors]
+            calls |= own_calls
+            tensors |= own_tensors
+    return calls
+
+
+def _walk_back(
+    tensor: Tensor, made_by: Mapping[int, Call]
+) -> tuple[set[int], set[int], list[Tensor]]:
+    """Calls and tensors of the same positions, by identity, and what was only attended to."""
+    calls: set[int] = set()
+    tensors = {id(tensor)}
+    aside: list[Tensor] = []
+    pending = [tensor]
+    while pending:
+        made = pending.pop()
+        maker = made_by.get(id(made))
+        if maker is None or id(maker) in calls:
+            continue
+        calls.add(id(maker))
+        same, other = _split_inputs(maker)
+        same = [source for source in same if source.shape[:2] == made.shape[:2]]
+        aside += [source for source in other if source.shape[:2] == made.shape[:2]]
+        tensors.update(map(id, same))
+        pending += same
+    return calls, tensors, aside
+
+
+def _split_inputs(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs whose positions are those of the output, and others: of attention, only the query's are."""
+    attends = isinstance(call.operation, (keras.layers.MultiHeadAttention, keras.layers.Attention))
+    attends = attends or type(call.operation).__name__ == "DotProductAttention"
+    return (call.inputs[:1], call.inputs[1:]) if attends else (call.inputs, [])
+
+
+def _leading_to(graph: Graph, tensor: Tensor) -> Graph:
+    """The part of a graph that makes one tensor."""
+    needed = {id(tensor)}
+    calls = []
+    for call in reversed(graph.calls):
+        if any(id(out) in needed for out in call.outputs):
+            needed.update(id(source) for source in call.inputs)
+            calls.append(call)
+    return replace(graph, calls=calls[::-1], output_structure=tensor)
 
 
 def _input_named(graph: Graph, name: str) -> Tensor:

@@ -16,7 +16,7 @@ from secateur.keras.describe import Description
 from secateur.keras.flatten import Graph, Tensor
 from secateur.keras.folding import Folding, bias_beside, per_output
 from secateur.keras.layouts import view_as_matrix
-from secateur.keras.positions import counted
+from secateur.keras.padding import counted
 from secateur.keras.residuals import added_to
 from secateur.keras.stepping import Stepper, Visit
 from secateur.keras.taps import Bias, Tap, open_graph, taps_of

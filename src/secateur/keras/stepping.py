@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from secateur.keras.data import mask_of
 from secateur.keras.flatten import Graph
-from secateur.keras.positions import Mask, Positions
+from secateur.keras.padding import Keep, PaddedBatch, Padding
 from secateur.keras.running import fill, input_values, last_uses, run_call
 
 # What the tensors that are still needed may take, over all batches, for them to be kept; if it is more,
@@ -22,11 +23,11 @@ class _Run:
     """One batch on its way through the graph."""
 
     values: dict[int, Any]
-    positions: Positions
+    padded: PaddedBatch
     at: int = 0
 
     def copy(self) -> _Run:
-        return _Run(dict(self.values), self.positions.copy(), self.at)
+        return _Run(dict(self.values), self.padded, self.at)
 
     def size(self) -> int:
         return sum(_bytes(value) for value in self.values.values())
@@ -39,13 +40,13 @@ class Visit:
     Attributes:
         args: Values of its positional arguments.
         kwargs: Values of its keyword arguments.
-        keep: Which positions of its first input count; None = all.
+        keep: Tells which positions count; None = all.
         values: By identity, the tensors that this call or a later one needs.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    keep: Mask | None
+    keep: Keep | None
     values: Mapping[int, Any]
 
 
@@ -60,6 +61,7 @@ class Stepper:
     def __init__(self, graph: Graph, batches: Iterable[Any]) -> None:
         self.graph = graph
         self.batches = batches
+        self._padding = Padding(graph, mask_of(batches))
         self._uses = last_uses(graph.calls, graph.outputs)
         self._kept: list[_Run] | None = None
         self._at = 0
@@ -90,21 +92,18 @@ class Stepper:
         if self._kept is not None and self._at <= number:
             yield from (run.copy() for run in self._kept)
             return
-        for batch in self.batches:
-            positions = Positions(self.graph)
-            positions.begin(batch)
-            yield _Run(input_values(self.graph, batch), positions)
+        for batch, padded in self._padding.batches(self.batches):
+            yield _Run(input_values(self.graph, batch), padded)
 
     def _visit(self, run: _Run, number: int) -> Visit:
         call = self.graph.calls[number]
         args, kwargs = fill(run.values, call.args), fill(run.values, call.kwargs)
-        return Visit(args, kwargs, run.positions.of(call, args, kwargs), run.values)
+        return Visit(args, kwargs, run.padded.of(call, args), run.values)
 
     def _advance(self, run: _Run, number: int) -> None:
         while run.at < number:
             call = self.graph.calls[run.at]
-            visit = self._visit(run, run.at)
-            outputs = run_call(call, visit.args, visit.kwargs)
+            outputs = run_call(call, fill(run.values, call.args), fill(run.values, call.kwargs))
             run.values.update(
                 (id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True)
             )

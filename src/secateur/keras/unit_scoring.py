@@ -13,7 +13,7 @@ from secateur.cut_choosing import Choice, CutTarget
 from secateur.groups import Group
 from secateur.keras.consumers import Consumer, find_consumers
 from secateur.keras.flatten import Call
-from secateur.keras.positions import Mask, counted
+from secateur.keras.padding import Keep, counted
 from secateur.keras.taps import Tap
 from secateur.keras.variables import read_array
 from secateur.keras.watching import watch_taps
@@ -110,7 +110,7 @@ class _Scorer:
         taps: dict[int, Tap] = {}
         statistics: dict[int, tuple[Any, ...]] = {}
 
-        def see(tap: Tap, call: Call, args: Any, kwargs: Any, keep: Mask | None) -> None:
+        def see(tap: Tap, call: Call, args: Any, kwargs: Any, keep: Keep | None) -> None:
             del call
             identity = id(tap.variable)
             rows = counted(tap.rows(args, kwargs), keep, tap.groups)  # (groups, positions, in)

@@ -57,6 +57,30 @@ def read_array(variable: Variable) -> np.ndarray[Any, Any]:
     return array.reshape(variable_shape(variable))
 
 
+def read_tensor(variable: Variable) -> Any:
+    """The values of a variable as a tensor of the backend, without a copy where the backend can.
+
+    A later `assign` gives the variable new memory and leaves the tensor as it was; assigned back, the
+    tensor becomes the variable's memory again.
+
+    Args:
+        variable: A built `keras.Variable` of any dtype.
+
+    Example:
+        >>> import keras
+        >>> variable = keras.Variable([1.0, 2.0])
+        >>> tensor = read_tensor(variable)
+        >>> _ = variable.assign([3.0, 4.0])
+        >>> np.asarray(tensor).tolist()
+        [1.0, 2.0]
+    """
+    value = variable.value
+    # A tf.Variable counts as a tensor, but stays the variable.
+    return (
+        value.read_value() if hasattr(value, "read_value") else keras.ops.convert_to_tensor(value)
+    )
+
+
 def writable_copy(variable: Variable) -> np.ndarray[Any, Any]:
     """A copy of a variable's values to change and then hand to `give_array`.
 

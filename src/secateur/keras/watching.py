@@ -6,16 +6,17 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from secateur.keras.data import mask_of
 from secateur.keras.describe import everything
 from secateur.keras.flatten import Call, Graph
-from secateur.keras.positions import Mask, Positions
+from secateur.keras.padding import Keep, PaddedBatch, Padding
 from secateur.keras.rebuild import rebuild
 from secateur.keras.running import run_graph
 from secateur.keras.taps import Tap, open_graph, taps_of
 from secateur.keras.workbench import Bench
 
-See = Callable[[Tap, Call, tuple[Any, ...], dict[str, Any], Mask | None], None]
-"""Called with a tap, its call, the values of the call's arguments, and which positions count."""
+See = Callable[[Tap, Call, tuple[Any, ...], dict[str, Any], Keep | None], None]
+"""Called with a tap, its call, the values of its arguments, and what tells which positions count."""
 
 
 def watch_taps(bench: Bench, wanted: Container[int], batches: Iterable[Any], see: See) -> None:
@@ -36,15 +37,18 @@ def watch_taps(bench: Bench, wanted: Container[int], batches: Iterable[Any], see
         ]
         for call in opened.calls
     }
-    positions = Positions(opened)
+    padding = Padding(opened, mask_of(batches))
+    for batch, padded in padding.batches(batches):
 
-    def visit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep = positions.of(call, args, kwargs)
-        for tap in taps[id(call)]:
-            see(tap, call, args, kwargs, keep)
+        def visit(
+            call: Call,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            padded: PaddedBatch = padded,
+        ) -> None:
+            for tap in taps[id(call)]:
+                see(tap, call, args, kwargs, padded.of(call, args))
 
-    for batch in batches:
-        positions.begin(batch)
         run_graph(opened, batch, visit)
 
 

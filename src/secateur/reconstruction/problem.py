@@ -6,19 +6,22 @@ tr((W* - V) H (W* - V)^T) over sparse V. Which output is kept is a matter of W* 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from secateur.arrays import Array, check_float_array
 from secateur.errors import InvalidArgumentError, NonFiniteError, warn_calibration
-from secateur.factors import cholesky_solve, inverse_factor
+from secateur.factors import cholesky_solve, upper_factor
 from secateur.statistics import InputStatistics
 
 Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+T = TypeVar("T")
 
 # A variance that is this small a part of the mean square is what rounding leaves of a constant.
 _CONSTANT = 1e-12
@@ -137,7 +140,10 @@ class LayerProblem:
     @cached_property
     def gram(self) -> Float64:
         """X^T X / N, centred with `intercept`, (in, in) float64; not damped."""
-        return self._statistics.covariance if self.intercept else self._statistics.gram
+        return self._shared(
+            "gram",
+            lambda: self._statistics.covariance if self.intercept else self._statistics.gram,
+        )
 
     @cached_property
     def dead(self) -> Array:
@@ -157,19 +163,30 @@ class LayerProblem:
     @cached_property
     def hessian(self) -> Float64:
         """H = Gram + diag(ridge), (in, in) float64; positive definite."""
+        return self._shared("hessian", self._damped)
+
+    @cached_property
+    def upper_factor(self) -> Array:
+        """R, (in, in) float32 or float64, upper triangular with R R^T = H; a view.
+
+        Raises:
+            FactorisationError: H is not positive definite in this precision.
+        """
+        precise = np.float32 if self.damping >= _FLOAT32_DAMPING else np.float64
+        return self._shared("factor", lambda: upper_factor(self.hessian, self.name, precise))
+
+    def _shared(self, what: Hashable, make: Callable[[], T]) -> T:
+        """What does not depend on the weight is made once for all that are fed alike."""
+        key = (what, self.damping, self.ridge_kind, self.intercept)
+        return self._statistics.remember(key, make)
+
+    def _damped(self) -> Float64:
         damped = self.gram.copy()
         damped[self.dead, :] = 0.0
         damped[:, self.dead] = 0.0
         diagonal = np.einsum("ii->i", damped)
         diagonal += self.ridge
         return damped
-
-    @cached_property
-    def inverse_factor(self) -> Float32:
-        """U, (in, in) float32, upper triangular with U^T U = H^-1."""
-        precise = np.float32 if self.damping >= _FLOAT32_DAMPING else np.float64
-        factor = inverse_factor(self.hessian.astype(precise), self.name)
-        return factor.astype(np.float32, copy=False)
 
     @cached_property
     def target(self) -> Float32:
@@ -201,20 +218,29 @@ class LayerProblem:
         mean = self._statistics.dense_mean if self.asymmetric else self._statistics.mean
         return np.asarray(self.weight.astype(np.float64) @ mean - now)
 
-    def solution(self, weight: Array, mask: Array, method: str) -> LayerSolution:
-        """Wrap up what a solver found; kept weights of dead inputs stay as they were."""
-        final = np.where(mask, weight, 0).astype(np.float32)
+    def solution(
+        self, weight: Array, mask: Array, method: str, lost: float | None = None
+    ) -> LayerSolution:
+        """Wrap up what a solver found; kept weights of dead inputs stay as they were.
+
+        Args:
+            weight: (out, in).
+            mask: (out, in) bool, True = keep.
+            method: Name of the solver.
+            lost: tr((W* - V) H (W* - V)^T), where the solver knows it: it takes as long as the solving.
+        """
+        final = np.where(mask, weight, np.float32(0)).astype(np.float32, copy=False)
+        error = self.error(final) if lost is None else self._undamped(final, lost)
         final[:, self.dead] = np.where(mask[:, self.dead], self.weight[:, self.dead], 0)
-        return LayerSolution(final, mask, self.error(final), self.bias_shift(final), method)
+        return LayerSolution(final, mask, error, self.bias_shift(final), method)
+
+    def _undamped(self, weight: Float32, lost: float) -> float:
+        ridge = self.ridge @ np.square(self.target - weight).sum(axis=0, dtype=np.float64)
+        return max(lost - float(ridge), 0.0) / self.energy if self.energy > 0 else 0.0
 
     def _mean_square(self, weight: Float32) -> float:
-        """tr(V G V^T): products in float32, sums over outputs in float64."""
-        outputs = np.einsum("oi,oi->o", weight @ self._gram32, weight)
-        return float(outputs.sum(dtype=np.float64))
-
-    @cached_property
-    def _gram32(self) -> Float32:
-        return self.gram.astype(np.float32)
+        """tr(V G V^T) = sum of G * (V^T V): the product is symmetric, so it takes half the work."""
+        return float(np.einsum("ij,ij->", self.gram, weight.T @ weight))
 
     def _dense_fit(self) -> Float32:
         statistics = self._statistics

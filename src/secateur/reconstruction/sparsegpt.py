@@ -10,6 +10,7 @@ import numpy as np
 from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
+from secateur.factors import triangle_inverse
 from secateur.patterns import NM, Block
 from secateur.reconstruction.problem import LayerProblem, LayerSolution
 from secateur.reconstruction.target import LayerTarget
@@ -24,6 +25,10 @@ class SparseGPT:
     With U^T U = H^-1 (U upper), inputs j go by in order; a weight that goes leaves the error
     e = w_j / U_jj, and all later weights of its row change by -e U_j,later. Masks are chosen a block of
     inputs at a time by w_j^2 / U_jj^2, each block losing its share of the target.
+
+    U is never made. Its inverse is the R of R R^T = H, one Cholesky factor; what all errors E before a
+    block do to it, -E U, is (W* - V) R U_here by the changes W* - V they made, since (W* - V) R = E. So
+    only the diagonal blocks of R are inverted. And E is what is lost: tr((W* - V) H (W* - V)^T) = |E|^2.
 
     Attributes:
         block: Inputs per block, rounded up to whole groups or blocks of the pattern.
@@ -44,22 +49,27 @@ class SparseGPT:
 
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
-        factor = problem.inverse_factor
-        weight = problem.target.copy()  # (out, in)
-        mask = np.empty(weight.shape, np.bool_)
-        errors = np.zeros_like(weight)
+        upper = problem.upper_factor
+        wanted = problem.target  # (out, in)
+        found, mask = np.empty_like(wanted), np.empty(wanted.shape, np.bool_)
+        changes = np.empty_like(wanted)  # (out, in): W* - V so far
         width = _whole(self.block, target)
         rows = problem.output_weights[:, None]
-        chooser = _Chooser(target, problem.dead, weight.shape[0])
-        for start in range(0, weight.shape[1], width):
+        chooser = _Chooser(target, problem.dead, wanted.shape[0])
+        lost = 0.0
+        for start in range(0, wanted.shape[1], width):
             here = slice(start, start + width)
+            local = triangle_inverse(upper[here, here]).astype(np.float32, copy=False)
+            above = np.ascontiguousarray(upper[:start, here].T, np.float32)  # (width, start)
             # What earlier blocks did to this one, at once: (out, start) @ (start, width).
-            part = weight[:, here] - errors[:, :start] @ factor[:start, here]
-            local = np.ascontiguousarray(factor[here, here])
+            shift = (changes[:, :start] @ above.T) @ local
+            part = np.asarray(wanted[:, here] + shift, np.float32)
             mask_here = chooser.mask(part * rows / np.diagonal(local), here)
-            errors[:, here] = sweep_block(part, local, mask_here, chooser.group)
-            weight[:, here], mask[:, here] = part, mask_here
-        return problem.solution(weight, mask, self.name)
+            errors = sweep_block(part, local, mask_here, chooser.group)
+            lost += float(np.square(errors).sum(dtype=np.float64))
+            np.subtract(wanted[:, here], part, out=changes[:, here])
+            found[:, here], mask[:, here] = part, mask_here
+        return problem.solution(found, mask, self.name, lost)
 
 
 def _whole(block: int, target: LayerTarget) -> int:
