@@ -18,7 +18,7 @@ from secateur.keras.choosing import Chosen
 from secateur.keras.data import calibration_data, first_batch, graph_signature
 from secateur.keras.flatten import Graph
 from secateur.keras.gathering import Gatherer, Make, makes_up
-from secateur.keras.keeping import keep_zeros
+from secateur.keras.keeping import hold_masks
 from secateur.keras.norms import is_norm, norm_tap, norm_variables, refit_norm
 from secateur.keras.padding import Padding
 from secateur.keras.results import Result
@@ -194,9 +194,8 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
             for member in group.members:
                 surgeon.prune(walk, member, statistics, outputs=makes_up(group))
         walk.commit()
-    result = surgeon.result(model)
-    keep_zeros(model, result.masks)
-    return result
+    hold_masks(model, surgeon.masks)
+    return surgeon.result(model)
 
 
 def _maker(recipe: Recipe) -> Make:
@@ -213,7 +212,7 @@ class _Surgeon:
         self._opened = opened
         self._job = job
         self._tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
-        self._masks: dict[str, Array] = {}
+        self.masks: dict[str, Array] = {}
         self._reports: dict[str, TensorReport] = {}
         self.changed: list[Any] = []
 
@@ -244,7 +243,7 @@ class _Surgeon:
         walk.change(member.variable, after)
         if done.bias_shift is not None:
             self.changed.append(shift_bias(walk, member, done.bias_shift))
-        self._masks[tensor.name] = mask
+        self.masks[tensor.name] = mask
         self._reports[tensor.name] = self._report(tensor, after, mask, done)
         if self._job.progress is not None:
             self._job.progress(tensor.name)
@@ -286,7 +285,7 @@ class _Surgeon:
         names = (own.name for own in named_variables(model) if id(own.variable) in changed)
         rows = tuple(self._reports[name] for name in done)
         report = PruneReport(rows, chosen.left, tuple(names))
-        masks = {name: self._masks[name] for name in done}
+        masks = {name: self.masks[name] for name in done}
         return Result(model, masks, report, data_plan(chosen, self._job))
 
 

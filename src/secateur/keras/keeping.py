@@ -118,6 +118,23 @@ def keep_zeros(model: Model, masks: Mapping[str, Array] | None = None) -> dict[s
     return kept
 
 
+def hold_masks(model: Model, masks: dict[str, Array]) -> None:
+    """Hold zeros, and put windows on what holds them in the place of the masks: one copy, not two.
+
+    Args:
+        model: As for `keep_zeros`.
+        masks: The same; changed in place, to read-only arrays.
+    """
+    tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
+    new = False
+    for name in list(masks):
+        variable: Any = tensors[name].variable
+        new = _hold(variable, masks.pop(name), model) or new
+        masks[name] = read_array(variable.constraint.mask)
+    if new:
+        trace_again(model)
+
+
 def enforce_zeros(model: Model) -> None:
     """Zero again, now, what `keep_zeros` holds: the hook for training loops without an optimizer.
 
