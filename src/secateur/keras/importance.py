@@ -51,7 +51,7 @@ def output_importance(opened: Opened) -> dict[str, Float64]:
     batches, _ = some_samples(opened.batches, _SAMPLES, _BATCH_SIZE)
     tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
     calls = _calls(opened, tensors)
-    scales = _scales(opened, batches, calls)
+    scales = _scales(opened, batches)
     random = np.random.default_rng(0)
     found: dict[str, Any] = {}
     for batch in batches:
@@ -77,10 +77,9 @@ def _calls(opened: Opened, tensors: Mapping[int, WeightTensor]) -> list[Call]:
     return found
 
 
-def _scales(opened: Opened, batches: Sequence[Any], calls: Sequence[Call]) -> list[float]:
+def _scales(opened: Opened, batches: Sequence[Any]) -> list[float]:
     """What makes all outputs of the model count alike; 0 for whole numbers and constants."""
-    with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
-        outputs = [_run(opened, batch, calls, tape).outputs for batch in batches]
+    outputs = [_run(opened, batch, (), None).outputs for batch in batches]
     scales = []
     for own in zip(*outputs, strict=True):
         arrays = [np.asarray(ops.convert_to_numpy(array)).astype(np.float64) for array in own]
