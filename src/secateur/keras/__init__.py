@@ -17,8 +17,8 @@ from secateur.keras.training import Pruning
 __all__ = [
     "AutoAlign",
     "CutResult",
-    "Generation",
     "DataModelPrunePlan",
+    "Generation",
     "ModelPrunePlan",
     "Pruning",
     "Result",

@@ -24,7 +24,7 @@ def confidence_loss(outputs: Any, role: Role) -> Any:
         role: What they are, not "values".
 
     Returns:
-        A scalar, at least 0.
+        A scalar, at least 0 (to rounding).
 
     References:
         Chen et al., DAFL (arXiv 1904.01186), eq. 4.
@@ -33,7 +33,7 @@ def confidence_loss(outputs: Any, role: Role) -> Any:
         sure = ops.maximum(*_yes_and_no(outputs, role))
     else:
         sure = ops.max(_distribution(outputs, role), axis=-1)
-    return -ops.mean(ops.log(ops.clip(sure, _TINY, 1.0)))
+    return -ops.mean(ops.log(sure + _TINY))  # clipping would hide NaN
 
 
 def balance_loss(outputs: Any, role: Role) -> Any:
@@ -57,8 +57,8 @@ def balance_loss(outputs: Any, role: Role) -> Any:
     else:
         parts = _distribution(outputs, role)
     shares = ops.mean(parts, axis=tuple(range(len(parts.shape) - 1)))
-    shares = shares / ops.maximum(ops.sum(shares), _TINY)
-    entropy = -ops.sum(shares * ops.log(ops.clip(shares, _TINY, 1.0)))
+    shares = shares / (ops.sum(shares) + _TINY)
+    entropy = -ops.sum(shares * ops.log(shares + _TINY))
     count = int(parts.shape[-1])
     return 1.0 - entropy / math.log(max(count, 2))
 
@@ -77,7 +77,7 @@ def activation_loss(features: Any) -> Any:
 
 
 def spread_loss(values: Any) -> Any:
-    """log mean exp(-2 |u - v|^2) over pairs of normalised outputs: low where they differ.
+    """Take log mean exp(-2 |u - v|^2) over pairs of normalised outputs: low where they differ.
 
     Args:
         values: (batch, ..., width >= 2), float.

@@ -18,8 +18,8 @@ from secateur.keras.cloning import clone_model
 from secateur.keras.cut_rules import is_leaf, opener_of
 from secateur.keras.data import graph_signature
 from secateur.keras.data_free_losses import Role
-from secateur.keras.flatten import Call, flatten
-from secateur.keras.input_kinds import Told, find_inputs
+from secateur.keras.flatten import Call, Graph, flatten
+from secateur.keras.input_kinds import Told, find_inputs, known_shapes
 from secateur.keras.judging import Judge, Terms
 from secateur.keras.soft_inputs import Lengths, Tokens
 from secateur.pruning import Progress
@@ -40,6 +40,7 @@ class Generation:
         batch_size: Samples that are made together, and over which classes are balanced.
         number_rate: Learning rate for numbers, relative to their root mean square.
         token_rate: Learning rate for embeddings of tokens, relative to that of their table.
+        token_share: Share of tokens that move, above 0 to 1; the others stay what they were drawn as.
         terms: What is descended.
 
     Raises:
@@ -50,6 +51,7 @@ class Generation:
     batch_size: int = 256
     number_rate: float = 0.05
     token_rate: float = 0.15
+    token_share: float = 0.25
     terms: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,10 @@ class Generation:
         for name in ("number_rate", "token_rate"):
             if not getattr(self, name) > 0:
                 raise InvalidArgumentError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        if not 0 < self.token_share <= 1:
+            raise InvalidArgumentError(
+                f"token_share must be above 0 and at most 1, got {self.token_share!r}."
+            )
 
 
 def generate(
@@ -65,7 +71,7 @@ def generate(
     count: int = 1024,
     *,
     seed: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | tuple[int, ...] | None = None,
     tokens: Tokens | None = None,
     mask: str | None = None,
     fixed: Mapping[str, Any] | None = None,
@@ -92,7 +98,8 @@ def generate(
         model: A built model of any kind. It is not changed.
         count: Samples to make.
         seed: Same seed, same samples.
-        shapes: For inputs of open sizes: name -> shape without the batch axis.
+        shapes: For inputs of open sizes: name -> shape without the batch axis; for a model of one
+            input the shape alone will do.
         tokens: How texts became token ids. Default: 0 fills up at the right, lengths from 1 on.
         mask: Name of the input that says which positions are real.
         fixed: Input name -> values (for all samples, or one row each, taken in turn).
@@ -127,7 +134,14 @@ def generate(
     """
     _check_count("count", count, 1)
     _check_backend()
-    maker = _Maker(model, Told(shapes or {}, tokens or Tokens(), mask, fixed or {}), outputs, how)
+    how = how or Generation()
+    graph = flatten(
+        clone_model(model), is_leaf, opener_of
+    )  # running moves states of stateful layers
+    signature = graph_signature(graph)
+    sizes = known_shapes(model, signature, shapes or {})
+    told = Told(sizes, tokens or Tokens(), mask, fixed or {}, how.token_share)
+    maker = _Maker(model, graph, told, outputs, how)
     return maker.make(count, np.random.default_rng(seed), progress)
 
 
@@ -137,14 +151,13 @@ class _Maker:
     def __init__(
         self,
         model: Any,
+        graph: Graph,
         told: Told,
         outputs: Role | Sequence[Role] | None,
-        how: Generation | None,
+        how: Generation,
     ) -> None:
-        # A copy: running a model moves the states of stateful layers.
-        self._graph = flatten(clone_model(model), is_leaf, opener_of)
-        self._signature = graph_signature(self._graph)
-        self._told, self._how = told, how or Generation()
+        self._graph, self._signature = graph, graph_signature(graph)
+        self._told, self._how = told, how
         self._judge = Judge(self._graph, model, outputs, self._how.terms)
         self._inputs = find_inputs(self._graph, self._signature, told, self._judge.scale_cost)
         self._gradients = self._compiled()
@@ -154,7 +167,7 @@ class _Maker:
         own_size = self._signature.batch_size
         number = math.ceil(count / (own_size or self._how.batch_size))
         sizes = [own_size] * number if own_size else _shares(count, number)
-        batches = []
+        batches: list[list[Array]] = []
         for size in sizes:
             what = f"batch {len(batches) + 1} of {number}"
             batches.append(self._batch(size, rng, what, progress))
@@ -209,7 +222,10 @@ class _Maker:
             ]
             return loss, tape.gradient(loss, sources, unconnected_gradients="zero")
 
-        return tensorflow.function(gradients, reduce_retracing=True, autograph=False)
+        found: Callable[..., Any] = tensorflow.function(
+            gradients, reduce_retracing=True, autograph=False
+        )
+        return found
 
     def _nested(self, values: Sequence[Any]) -> Any:
         return tree.pack_sequence_as(self._graph.input_structure, list(values))

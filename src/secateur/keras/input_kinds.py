@@ -8,12 +8,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError, UnsupportedModelError
-from secateur.keras.flatten import Call, Graph, Source, Tensor
+from secateur.keras.flatten import Call, Graph, Source, Tensor, input_structure
 from secateur.keras.soft_inputs import FloatInput, GivenInput, SoftInput, TokenInput, Tokens
+from secateur.keras.walk import is_graph
 from secateur.signature import InputSignature, InputSpec
 
 _SAME_ORDER = ("Cast", "Identity", "Reshape", "Squeeze", "ExpandDims", "Flatten", "Copy")
@@ -34,12 +35,14 @@ class Told:
         tokens: Of all inputs that are token ids.
         mask: Name of the input that is 1 where a position is real.
         fixed: Input name -> its values, for each sample or the same for all.
+        share: Of token positions that move.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tokens: Tokens = field(default_factory=Tokens)
     mask: str | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,37 @@ def find_inputs(
     ]
 
 
+def known_shapes(
+    model: Any, signature: InputSignature, asked: Mapping[str, tuple[int, ...]] | tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes by name: what the user says, and for the rest what a subclassed model was called on.
+
+    Args:
+        model: As it was given: a trace of a subclassed one leaves its sizes open.
+        signature: What it takes.
+        asked: By name, or the one shape of the one input.
+
+    Raises:
+        InvalidArgumentError: One shape for several inputs.
+    """
+    names = [spec.name for spec in signature.inputs]
+    if not isinstance(asked, Mapping):
+        if len(names) != 1:
+            raise InvalidArgumentError(
+                f"shapes is one shape, {asked}, but the model has the inputs {names}; give them by name."
+            )
+        return {names[0]: tuple(asked)}
+    shapes = dict(asked)
+    if is_graph(model):
+        return shapes
+    seen = tree.flatten(input_structure(model))
+    for spec, tensor in zip(signature.inputs, seen, strict=True):
+        built = tuple(tensor.shape[1:])
+        if None in spec.shape[1:] and None not in built:
+            shapes.setdefault(spec.name, built)
+    return shapes
+
+
 def _input(graph: Graph, spec: InputSpec, tensor: Tensor, told: Told, cost: float | None) -> Input:
     if spec.dtype == "string":
         raise UnsupportedModelError(
@@ -98,7 +132,7 @@ def _input(graph: Graph, spec: InputSpec, tensor: Tensor, told: Told, cost: floa
     lookups = _lookups(graph, tensor)
     if lookups:
         tables = [table for _, table in lookups]
-        soft = TokenInput(shape, spec.dtype, tables, told.tokens)
+        soft = TokenInput(shape, spec.dtype, tables, told.tokens, told.share)
         return Input(spec.name, soft, tensor, tuple(call for call, _ in lookups))
     if "float" not in spec.dtype:
         raise UnsupportedModelError(
@@ -169,7 +203,8 @@ def _lookups(graph: Graph, tensor: Tensor) -> list[tuple[Call, Array]]:
 
 def _numbers(graph: Graph, tensor: Tensor, shape: tuple[int, ...]) -> tuple[Array, Array, bool]:
     """Scale and offset that give what lies behind preprocessing unit scale; whether it is an image."""
-    scale, offset = np.float32(1), np.float32(0)
+    scale: Array = np.ones((), np.float32)
+    offset: Array = np.zeros((), np.float32)
     readers = [call for call in graph.calls if any(t is tensor for t in call.inputs)]
     while len(readers) == 1 and isinstance(readers[0].operation, _POINTWISE):
         one, two = _affine(readers[0].operation)

@@ -81,11 +81,12 @@ class Judge:
         found = [features_of(graph, output) for output in graph.outputs]
         self._features = [t for t in dict.fromkeys(found) if t is not None and terms.activation]
         if not (self._norms or self._features or any(map(self._judges, self.roles, graph.outputs))):
+            shapes = [tuple(tensor.shape) for tensor in graph.outputs]
             raise InvalidArgumentError(
                 f"Model {model.name!r} says nothing of the data it was trained on: its outputs are plain "
-                f"numbers {[tuple(t.shape) for t in graph.outputs]}, it has no layer before the last, and "
-                "no batch normalisation, or the terms for those are 0. Pass real samples; or, if the "
-                "outputs are logits, outputs='logits'."
+                f"numbers {shapes}, it has no layer before the last, and no batch normalisation, or the "
+                "terms for those are 0. Pass real samples; or, if the outputs are logits, "
+                "outputs='logits'."
             )
 
     @property

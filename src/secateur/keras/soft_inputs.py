@@ -20,7 +20,9 @@ _WHITE = 0.5  # share of white noise in smooth noise: without it, covariances ar
 class SoftInput(Protocol):
     """One input of a model while a batch for it is made."""
 
-    values: Array
+    @property
+    def values(self) -> Array:
+        """What the model is given."""
 
     def start(self, size: int, rng: Generator, lengths: Lengths) -> None:
         """Begin a batch."""
@@ -61,7 +63,8 @@ class Tokens:
             low, high = self.lengths
             if not 1 <= low <= high:
                 raise InvalidArgumentError(
-                    f"lengths must be (shortest, longest) with 1 <= shortest <= longest, got {self.lengths}."
+                    "lengths must be (shortest, longest), 1 <= shortest <= longest; got "
+                    f"{self.lengths}."
                 )
             if self.padding is None:
                 raise InvalidArgumentError("lengths are given, but padding is None; name its id.")
@@ -146,8 +149,8 @@ class FloatInput:
         self._shape, self._dtype = shape, dtype
         self._scale, self._offset = scale, offset
         self._smooth, self._cost = smooth, cost
-        self._latent = np.zeros(0, np.float32)
-        self._log_scale = np.zeros(1, np.float32)
+        self._latent: Array = np.zeros(0, np.float32)
+        self._log_scale: Array = np.zeros(1, np.float32)
 
     def start(self, size: int, rng: Generator, lengths: Lengths) -> None:
         """Begin with noise."""
@@ -194,6 +197,8 @@ class TokenInput:
         dtype: Of the model's input.
         tables: Tables that ids are looked up in, (vocabulary, width) each.
         tokens: Padding and the like.
+        share: Of the positions that move, 0 to 1. A class shows in few words: where all move, texts
+            become lists of them, unlike any text.
         num_candidates: Rows that are looked at in each step.
 
     References:
@@ -207,6 +212,7 @@ class TokenInput:
         dtype: str,
         tables: Sequence[Array],
         tokens: Tokens,
+        share: float = 1.0,
         num_candidates: int = 1024,
     ) -> None:
         rows = min(len(table) for table in tables)
@@ -214,7 +220,7 @@ class TokenInput:
         self._table = np.ascontiguousarray(self._table, np.float32)
         self._shape, self._dtype, self._tokens = shape, dtype, tokens
         self._length = math.prod(shape)
-        self._count = num_candidates
+        self._share, self._count = share, num_candidates
         self._unit = float(np.sqrt(np.mean(self._table**2))) + 1e-12
         special = {*tokens.begin, *tokens.end}
         wrong = [own for own in special if not 0 <= own < rows]
@@ -238,7 +244,7 @@ class TokenInput:
         length = self._length
         self._ids = rng.choice(self._free, (size, length), p=self._prior)
         real = lengths.real(length) if self._padded else np.ones((size, length), bool)
-        self._moving = real.copy()
+        self._moving = real & (rng.random(real.shape) < self._share)
         if length > 1:
             self._put(self._tokens.begin, real, from_end=False)
             self._put(self._tokens.end, real, from_end=True)

@@ -13,8 +13,8 @@ _CLEAR = 5.0
 def likely_ids(table: Array, ids: Array) -> Array:
     """Probabilities of ids, by Zipf's law over a rank that the table tells.
 
-    Most vocabularies list frequent words first. Whether this one does shows in its table, since
-    rows that were trained often lie elsewhere than those that were not: where their distance from the mean
+    Most vocabularies list frequent words first. Whether this one does shows in its table, since rows
+    that were trained often lie elsewhere than those that were not: where their distance from the mean
     has a clear trend along the ids (Spearman's rho beyond five standard errors), the rank is the order
     of ids. Else it is the order of distances, the farthest row, which training moved most, first.
     Tables of fewer than 256 rows are of letters or categories, of which Zipf's law says nothing: all
