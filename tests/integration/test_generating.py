@@ -6,7 +6,12 @@ import pytest
 from keras import layers, ops
 
 import secateur as sc
-from secateur.errors import InvalidArgumentError, NonFiniteError, UnsupportedModelError
+from secateur.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    NonFiniteError,
+    UnsupportedModelError,
+)
 from secateur.keras.soft_inputs import FloatInput, Lengths, TokenInput, nearest, smoothed
 
 FEW = sc.Generation(steps=4, batch_size=16)
@@ -231,6 +236,9 @@ def test_what_is_made_trains_a_student_by_its_teachers_outputs():
         (text_model, {"count": 0}, InvalidArgumentError, "count must be a whole number"),
         (text_model, {"tokens": sc.Tokens(begin=(77,))}, InvalidArgumentError, r"40 ids"),
         (text_model, {"fixed": {"tokens": np.zeros(3)}}, InvalidArgumentError, r"shape \(3,\)"),
+        (text_model, {"seed": -1}, InvalidArgumentError, "seed must be a whole number"),
+        (text_model, {"tokens": 5}, ArgumentTypeError, "secateur.Tokens, got int"),
+        (text_model, {"how": {"steps": 3}}, ArgumentTypeError, "secateur.Generation, got dict"),
         (three_inputs, {}, UnsupportedModelError, "mask='mask'"),
         (lambda: Subclassed(), {}, UnsupportedModelError, "not built|built"),
     ],

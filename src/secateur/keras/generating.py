@@ -13,7 +13,12 @@ from keras import tree
 from keras.src.utils.module_utils import tensorflow
 
 from secateur.arrays import Array
-from secateur.errors import InvalidArgumentError, NonFiniteError, UnsupportedModelError
+from secateur.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    NonFiniteError,
+    UnsupportedModelError,
+)
 from secateur.keras.cloning import clone_model
 from secateur.keras.cut_rules import is_leaf, opener_of
 from secateur.keras.data import graph_signature
@@ -114,6 +119,7 @@ def generate(
     Raises:
         UnsupportedModelError: Not built, inputs of strings, integers that are neither looked up nor
             told, a backend other than TensorFlow.
+        ArgumentTypeError: `tokens` or `how` of another type.
         InvalidArgumentError: Open sizes, names that no input has, or a model that says nothing of
             its data.
         NonFiniteError: The model puts out NaN or infinities.
@@ -131,9 +137,23 @@ def generate(
         >>> x = generate(model, 16)
         >>> x.shape, x.dtype, bool(x.max() < 50)
         ((16, 6), dtype('int32'), True)
+
+        Pruning, and compression with the model as its own teacher (one-hot labels, or
+        `y.argmax(-1)` for a sparse loss; with weight=1.0 they only judge)::
+
+            sc.prune(model, sparsity=0.9, data=sc.generate(model))
+
+            x, held = sc.generate(model, 4096), sc.generate(model, 1024, seed=1)
+            y, held_y = (model.predict(own).argmax(-1) for own in (x, held))
+            sc.compress(model, train=(x, y), validation=(held, held_y), metric="accuracy",
+                max_drop=0.02, target=sc.Size(ratio=5),
+                tuning=sc.FineTuning(distillation=sc.Distillation(weight=1.0)))
     """
     _check_count("count", count, 1)
     _check_backend()
+    _check_type("tokens", tokens, Tokens)
+    _check_type("how", how, Generation)
+    _check_count("seed", seed, 0)
     how = how or Generation()
     graph = flatten(
         clone_model(model), is_leaf, opener_of
@@ -246,6 +266,13 @@ def _in_structure(signature: InputSignature, arrays: list[Array]) -> Batch:
 def _check_count(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidArgumentError(f"{name} must be a whole number >= {least}, got {value!r}.")
+
+
+def _check_type(name: str, value: Any, wanted: type) -> None:
+    if value is not None and not isinstance(value, wanted):
+        raise ArgumentTypeError(
+            f"{name} must be a secateur.{wanted.__name__}, got {type(value).__name__}."
+        )
 
 
 def _check_backend() -> None:
