@@ -32,6 +32,7 @@ PRUNING: dict[str, Options] = {
     "magnitude": {"criterion": "magnitude"},
     "Wanda": {"criterion": "wanda", "scope": "row"},
     "SparseGPT": {"criterion": "sparsegpt"},
+    "SparseGPT, asymmetric": {"criterion": "sparsegpt", "asymmetric": True},
     "default": {},
 }
 CUTTING: dict[str, Options] = {
