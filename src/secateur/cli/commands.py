@@ -10,13 +10,14 @@ from typing import Any
 import secateur as sc
 from secateur.cli import sources
 from secateur.cli.calibration import data_options
+from secateur.cli.compressing import compress
 from secateur.cli.cutting import cut
 from secateur.cli.demos import demo
 from secateur.cli.display import console, print_json, print_sizes, print_text, progress, table
 from secateur.errors import InvalidArgumentError
 from secateur.storage import Header
 
-__all__ = ["cut", "demo", "inspect", "pack", "prune", "unpack"]
+__all__ = ["compress", "cut", "demo", "inspect", "pack", "prune", "unpack"]
 
 
 def inspect(options: Namespace) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from secateur.storage import Rounding
@@ -82,3 +90,27 @@ def progress(options: Namespace) -> Iterator[Any]:
                 bar.advance(task)
 
         yield advance
+
+
+@contextmanager
+def share_bar(options: Namespace) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for work of long steps; `tell(step, share)` names a step and the share done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    errors = Console(stderr=True)
+    with Progress(
+        *columns,
+        console=errors,
+        transient=True,
+        disable=options.json or not errors.is_terminal,
+        speed_estimate_period=86_400.0,  # steps take minutes: time left is judged by all of them
+    ) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda step, share: bar.update(task, description=step, completed=share)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import secateur
 from secateur.cli.calibration import add_data_arguments
+from secateur.cli.compressing import add_compress_arguments
 from secateur.errors import SecateurError, TargetNotReachedWarning
 
 
@@ -51,6 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     cut = commands.add_parser("cut", help="remove neurons, channels, units, heads: a smaller model")
     _add_cut_arguments(cut)
 
+    compress = commands.add_parser(
+        "compress", help="prune or cut and fine-tune under a goal, while the quality holds"
+    )
+    add_compress_arguments(compress)
+
     pack = commands.add_parser("pack", help="dense to ours: a Keras model or plain .safetensors")
     pack.add_argument("source", type=Path)
     pack.add_argument("-o", "--output", type=Path, required=True)
@@ -65,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "-o", "--output", type=Path, default=Path("secateur-demo"), help="folder for the files"
     )
-    for command in (inspect, prune, cut, pack, unpack, demo):
+    for command in (inspect, prune, cut, compress, pack, unpack, demo):
         command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 

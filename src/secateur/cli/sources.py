@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,23 +116,37 @@ def load_data(path: Path, model: Any) -> Any:
     Raises:
         InvalidArgumentError: No such file, one that NumPy cannot read, or names that do not fit.
     """
+    found = read_arrays(path, "--data", (".npy", ".npz"))
+    return by_input(found, model, path) if isinstance(found, dict) else found
+
+
+def read_arrays(path: Path, option: str, suffixes: Sequence[str]) -> Any:
+    """The array of a `.npy` file, or a dict of those of a `.npz` file.
+
+    Raises:
+        InvalidArgumentError: No such file, another suffix, or one that NumPy cannot read.
+    """
     if not path.exists():
         raise InvalidArgumentError(f"There is no file {path}.")
-    if path.suffix not in (".npy", ".npz"):
-        raise InvalidArgumentError(f"--data takes a .npy or .npz file of NumPy, got {path}.")
+    if path.suffix not in suffixes:
+        wanted = " or ".join(suffixes)
+        raise InvalidArgumentError(f"{option} takes a {wanted} file of NumPy, got {path}.")
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
-            named = {name: loaded[name] for name in loaded.files}
+            return {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidArgumentError(f"NumPy cannot read {path}: {error}") from error
-    return _by_input(named, model, path)
 
 
-def _by_input(named: dict[str, Any], model: Any, path: Path) -> Any:
-    """The arrays that the model takes: others in the file, labels say, are left alone."""
+def by_input(named: dict[str, Any], model: Any, path: Path) -> Any:
+    """The arrays that the model takes: others in the file, labels say, are left alone.
+
+    Raises:
+        InvalidArgumentError: Names that do not fit.
+    """
     inputs = [str(tensor.name) for tensor in getattr(model, "inputs", None) or ()]
     structure = getattr(model, "input", None) if inputs else None
     keys = [str(key) for key in structure] if isinstance(structure, dict) else inputs
