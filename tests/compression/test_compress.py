@@ -119,15 +119,35 @@ def test_a_checkpoint_of_something_else_is_refused(model, tmp_path):
 
 
 def test_ctrl_c_returns_the_best_so_far(model):
+    told = []
+
     def progress(what, fraction):
-        if fraction > 0.4:
+        told.append(what)
+        if len(set(told)) == 2 and fraction > 0.5:  # in the middle of the second step
             raise KeyboardInterrupt
 
     with pytest.warns(TargetNotReachedWarning, match="interrupted"):
-        result = run(model, target=sc.Parameters(ratio=8), progress=progress)
+        result = run(model, target=sc.Macs(ratio=8), method="cut", progress=progress)
     assert result.interrupted
-    assert len(result.history.front()) >= 1
+    assert len(result.history) == 2
     assert 1 < result.comparison.ratio < 8
+
+
+def test_pruning_goes_to_a_goal_that_it_can_reach_in_one_step(model):
+    told = []
+    result = run(model, max_drop=0.3, progress=lambda what, fraction: told.append((what, fraction)))
+    assert len(result.history) == 2
+    assert 0.95 * result.comparison.limit <= result.comparison.after <= result.comparison.limit
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1
+    assert len(set(fractions)) > 10  # batch by batch
+
+
+def test_the_learning_rate_is_given_back(model):
+    result = run(model, max_drop=1)
+    assert float(result.model.optimizer.learning_rate) == pytest.approx(0.01)
 
 
 def test_a_loss_that_becomes_nan_is_undone_and_said(model):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.compression.finetuning import FineTuning, KeepBest, steps_per_epoch
+from secateur.compression.finetuning import Cooling, FineTuning, KeepBest, steps_per_epoch
 from secateur.compression.history import History, Step
 from secateur.compression.overlap import warn_of_overlap
-from secateur.compression.proposals import Densities, Ratios, density_needed
+from secateur.compression.proposals import Densities, Ratios, density_for, density_needed
 from secateur.compression.quality import Quality, mode_of
 from secateur.errors import DataOverlapWarning, InvalidArgumentError
 
@@ -48,7 +48,63 @@ def test_densities_close_in_on_what_can_be_borne(bearable):
 
 def test_densities_aim_at_the_goal_when_it_is_near():
     assert Densities(held=0.5).next(needed=0.4) == 0.4
-    assert Densities(held=0.5).next(needed=0.1) == 0.25
+    assert Densities().next(needed=0.1) == 0.1
+    assert Densities().next() == 0.5
+
+
+def test_a_density_that_failed_is_tried_again_from_a_better_model():
+    state = Densities().after(0.1, held=False)
+    assert state.next() == pytest.approx(0.1**0.5)
+    state = state.after(0.316, held=True).after(0.178, held=True).after(0.133, held=True)
+    assert state.next() == 0.1
+    failing = state.after(0.1, held=False)
+    assert failing.next() == pytest.approx(0.0133**0.5)
+    done = state.after(0.1, held=True)
+    assert (done.held, done.failed) == (0.1, None)
+    assert done.next(needed=0.09) == 0.09
+
+
+@given(st.floats(0, 50), st.floats(1.01, 200), st.floats(0.3, 1.5))
+def test_the_density_for_a_goal_is_found_in_few_trials(offset, ratio, power):
+    tried = []
+
+    def figure(density):
+        tried.append(density)
+        return offset + 1000 * density**power
+
+    limit = (offset + 1000) / ratio
+    found = density_for(figure, limit)
+    assert len(tried) <= 12
+    if found is None:
+        assert figure(1e-4) > limit
+    else:
+        assert figure(found) <= limit
+        assert figure(min(1.0, found * 1.1)) >= limit * 0.98 or len(tried) >= 12
+
+
+def test_cooling_ends_at_zero_and_gives_the_rate_back():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    rates = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
+    )
+    x = np.ones((8, 1))
+    model.fit(x, x, batch_size=1, callbacks=[Cooling(2, 7), watch], verbose=0)
+    assert rates[:3] == [0.5] * 3
+    np.testing.assert_allclose(
+        rates[3:], [0.25 * (1 + math.cos(math.pi * k / 5)) for k in range(1, 6)]
+    )
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
+def test_cooling_leaves_a_schedule_alone():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    model.compile(keras.optimizers.SGD(schedule), "mse")
+    x = np.ones((8, 1))
+    model.fit(x, x, batch_size=1, callbacks=[Cooling(0, 8)], verbose=0)
+    assert model.optimizer._learning_rate is schedule
 
 
 def test_ratios_are_halved_until_patience_ends():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ class FineTuning:
         distillation: How much the original teaches; None switches it off.
         ramp: Share of each step's training in which the sparsity grows; the rest recovers.
         learning_rate: None takes the compiled optimizer's.
+        cooling: Whether the learning rate falls to zero along a cosine while the candidate
+            recovers. An optimizer that has a schedule of its own keeps to that.
     """
 
     epochs: int = 6
@@ -33,6 +35,7 @@ class FineTuning:
     distillation: Distillation | None = field(default_factory=Distillation)
     ramp: float = 0.5
     learning_rate: float | None = None
+    cooling: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -108,6 +111,66 @@ class KeepBest(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.set_weights(self._weights)
 
 
+class Cooling(keras.callbacks.Callback):  # type: ignore[misc]
+    """Lets the learning rate fall along a cosine from one training step to another, down to zero.
+
+    Afterwards it is what it was, so that the model can be trained on.
+
+    Args:
+        begin: Step at which it begins to fall.
+        end: Step at which it reaches zero.
+
+    References:
+        Loshchilov & Hutter, "SGDR" (arXiv 1608.03983), equation 5, without restarts.
+    """
+
+    def __init__(self, begin: int, end: int) -> None:
+        super().__init__()
+        self.begin, self.end = begin, end
+        self.step = 0
+        self._rate: float | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Note the rate to begin with."""
+        del logs
+        rate = getattr(self.model.optimizer, "_learning_rate", None)
+        self._rate = float(rate.value) if isinstance(rate, keras.Variable) else None
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Set the rate of this step."""
+        del batch, logs
+        if self._rate is not None and self.step > self.begin:
+            share = min(1.0, (self.step - self.begin) / max(1, self.end - self.begin))
+            self.model.optimizer.learning_rate = self._rate * 0.5 * (1 + math.cos(math.pi * share))
+        self.step += 1
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Give back the rate."""
+        del logs
+        if self._rate is not None:
+            self.model.optimizer.learning_rate = self._rate
+
+
+class Telling(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells after each batch which share of the training is done.
+
+    Args:
+        tell: Called with the share, 0 to 1.
+        num_steps: Batches of the training.
+    """
+
+    def __init__(self, tell: Callable[[float], None], num_steps: int) -> None:
+        super().__init__()
+        self.tell, self.num_steps = tell, num_steps
+        self.step = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count, and tell."""
+        del batch, logs
+        self.step += 1
+        self.tell(min(1.0, self.step / self.num_steps))
+
+
 def fine_tune(
     candidate: Any,
     teacher: Any,
@@ -115,6 +178,7 @@ def fine_tune(
     quality: Quality,
     how: FineTuning,
     pruning: Pruning | None = None,
+    tell: Callable[[float], None] | None = None,
 ) -> float:
     """Train a candidate, and give it the weights of its best epoch.
 
@@ -125,6 +189,7 @@ def fine_tune(
         quality: Decides which epoch is best; those before pruning ends do not count.
         how: Epochs and the like.
         pruning: Prunes meanwhile.
+        tell: Called after each batch with the share of the training that is done.
 
     Returns:
         The quality of the best epoch, NaN if the loss became NaN.
@@ -132,8 +197,13 @@ def fine_tune(
     compile_alike(teacher, candidate)
     if how.learning_rate is not None:
         candidate.optimizer.learning_rate = how.learning_rate
-    best = KeepBest(quality, 0 if pruning is None else pruning.schedule.end)
+    pruned, total = 0 if pruning is None else pruning.schedule.end, how.num_steps(train)
+    best = KeepBest(quality, pruned)
     callbacks: list[Any] = [keras.callbacks.TerminateOnNaN(), best]
+    if how.cooling:
+        callbacks.append(Cooling(pruned, total))
+    if tell is not None:
+        callbacks.append(Telling(tell, total))
     if pruning is not None:
         callbacks.insert(0, pruning)
     if how.distillation is None:

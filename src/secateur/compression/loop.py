@@ -20,7 +20,7 @@ from secateur.compression.goals import Comparison, Goal, Latency, Sparsity
 from secateur.compression.history import History, Step
 from secateur.compression.moves import Cut, Move, Prune, Setting
 from secateur.compression.overlap import warn_of_overlap
-from secateur.compression.proposals import Densities, Ratios, density_needed
+from secateur.compression.proposals import Densities, Ratios, density_for, density_needed
 from secateur.compression.quality import Mode, Quality, mode_of
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.cloning import clone_model
@@ -78,8 +78,9 @@ def compress(
 ) -> CompressionResult:
     """Prune or cut a model, fine-tune, evaluate, and repeat until a goal is reached.
 
-    A step that costs more quality than allowed is undone and a smaller one tried; what comes back
-    is the smallest model whose quality held. The model given is not changed.
+    Pruning aims at the goal at once: its density is found without training. A step that costs more
+    quality than allowed is undone and a smaller one tried; what comes back is the smallest model
+    whose quality held. The model given is not changed.
 
     Args:
         model: A trained and compiled Keras model.
@@ -95,7 +96,8 @@ def compress(
         checkpoint: A folder; the best model and the state are written there after every step.
         resume: Go on from the checkpoint, with the same result as if it had not been interrupted.
         seed: Of everything that is random; the same seed gives the same result.
-        progress: Called with what is being done and the fraction of the way to the goal.
+        progress: Called with what is being done and which fraction of the work is done, as far as
+            that is foreseen: it falls back where a step fails.
 
     Returns:
         `.model`, `.history`, `.comparison`, `.quality`, `.reached`. Ctrl-C returns the best so far.
@@ -213,6 +215,7 @@ class _Run:
     best: Any = None
     progress: Progress | None = None
     checkpoint: Checkpoint | None = None
+    _doing: str = ""
     figures: Comparison = field(default_factory=lambda: Comparison(0.0, 0.0, 0.0))
 
     def begin(self, checkpoint: Checkpoint | None, resume: bool) -> None:
@@ -244,21 +247,33 @@ class _Run:
             if amount is None:
                 self.phase += 1
                 continue
-            self._tell(f"{move.method} to {amount:.4f}", self._fraction())
+            self._doing = f"{move.method} to {amount:.4f}"
+            self._tell(0.0)
             self._take(move, amount)
             self._save()
-        self._tell("done", 1.0)
+        if self.progress is not None:
+            self.progress("done", 1.0)
 
     def _move(self) -> Move:
         kinds: dict[str, Callable[[Setting], Move]] = {"prune": Prune, "cut": Cut}
-        return kinds[self.methods[self.phase]](self.setting)
+        return kinds[self.methods[self.phase]](replace(self.setting, tell=self._tell))
 
     def _propose(self) -> float | None:
         if self.methods[self.phase] == "cut":
             return self.ratios.next()
+        return self.densities.next(None if self.densities.failed is not None else self._needed())
+
+    def _needed(self) -> float | None:
+        """Density at which the goal is expected to be reached: on trial, then by what was reached."""
         points = [(1.0, self._start_of_pruning())]
         points += [(s.amount, s.figure) for s in self.steps if s.method == "prune" and s.accepted]
-        return self.densities.next(density_needed(points, self.figures.limit))
+        if len(points) > 1:
+            return density_needed(points, self.figures.limit)
+        trial = Prune(self.setting)
+        return density_for(
+            lambda density: self._compare(trial.at_once(self.best, density)).after,
+            self.figures.limit,
+        )
 
     def _start_of_pruning(self) -> float:
         """The figure of the model that pruning began with, in the same measure as its steps."""
@@ -293,14 +308,20 @@ class _Run:
             return f"{self.setting.quality.metric} fell by {drop:.4f}, more than {self.max_drop:g}"
         return ""
 
-    def _fraction(self) -> float:
-        """How far the figure has come on its way from the original's to the limit."""
-        way = self.figures.before - self.figures.limit
-        return min(1.0, max(0.0, (self.figures.before - self.figures.after) / way)) if way else 1.0
+    def _tell(self, share: float) -> None:
+        """Say how much of the work is done, this share of the present step included."""
+        if self.progress is None:
+            return
+        done = len(self.steps) - 1 + share
+        self.progress(self._doing, done / max(len(self.steps) - 1 + self._steps_left(), 1))
 
-    def _tell(self, what: str, fraction: float) -> None:
-        if self.progress is not None:
-            self.progress(what, fraction)
+    def _steps_left(self) -> int:
+        """Steps that are still expected, the present one included."""
+        if self.methods[self.phase] == "cut":
+            way = np.log(max(self.figures.after / max(self.figures.limit, 1e-30), 1.0))
+            return max(1, int(np.ceil(way / -np.log1p(-self.ratios.ratio))))
+        lost = self.densities.failures
+        return 1 if not lost else max(1, self.densities.patience + 1 - lost)
 
     def history(self) -> History:
         """All steps so far."""

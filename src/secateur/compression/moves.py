@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from secateur.compression.quality import Quality
 from secateur.errors import TargetNotReachedWarning
 from secateur.keras.cloning import clone_model
 from secateur.keras.cutting import cut
+from secateur.keras.pruning import prune
 from secateur.keras.tensors import find_tensors
 from secateur.keras.training import Pruning
 from secateur.keras.variables import read_array
@@ -32,6 +34,7 @@ class Setting:
         tuning: How candidates are trained.
         seed: Step n uses seed + n.
         embeddings: Whether embeddings are pruned too.
+        tell: Called with the share of a step that is done, 0 to 1.
     """
 
     original: Any
@@ -41,6 +44,7 @@ class Setting:
     tuning: FineTuning
     seed: int
     embeddings: bool
+    tell: Callable[[float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class Prune:
         """Half of the weights."""
         return 0.5
 
+    def at_once(self, model: Any, density: float) -> Any:
+        """A copy that is pruned and not trained: what it costs is nearly what it will cost."""
+        candidate = clone_model(model)
+        prune(candidate, sparsity=1 - density, include=self.names(candidate), inplace=True)
+        return candidate
+
     def names(self, model: Any) -> list[str]:
         """Weights that are pruned: matrices, and embeddings where they count."""
         return [
@@ -116,6 +126,7 @@ class Prune:
             self.setting.quality,
             tuning,
             pruning,
+            self.setting.tell,
         )
         return Candidate(candidate, reached)
 
@@ -152,6 +163,7 @@ class Cut:
             self.setting.train,
             self.setting.quality,
             self.setting.tuning,
+            tell=self.setting.tell,
         )
         return Candidate(candidate, reached)
 

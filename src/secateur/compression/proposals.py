@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+_LEAST = 1e-4
+_RETRY = 1.35
+"""A density that failed is tried again from a model that is so many times as dense, at the most."""
 
 
 @dataclass(frozen=True)
 class Densities:
-    """Proposals of densities for pruning: halve, aim at the goal when it is near, bisect on failure.
+    """Proposals of densities for pruning: aim at the goal; on failure bisect, and try it again.
+
+    Where the density needed is not known, densities are halved.
 
     Attributes:
         held: Smallest density at which quality held.
         failed: Largest at which it did not; None so far.
         failures: Steps that failed.
+        improved: Whether a step held since the last that failed: a failed density may be reached
+            from there, since it has been trained longer on the way.
         patience: Failures after which the search ends.
-        shrink: Factor from one step to the next while all goes well.
+        shrink: Factor from one step to the next while nothing else is known.
     """
 
     held: float = 1.0
     failed: float | None = None
     failures: int = 0
+    improved: bool = False
     patience: int = 3
     shrink: float = 0.5
 
@@ -31,25 +41,33 @@ class Densities:
             needed: Density at which the goal is expected to be reached, if that is known.
 
         Example:
-            >>> Densities().next()
-            0.5
+            >>> Densities().next(), Densities().next(needed=0.1)
+            (0.5, 0.1)
             >>> Densities(held=0.25, failed=0.0625).next()
             0.125
         """
         if self.failed is not None:
-            if self.failures > self.patience or self.failed > 0.95 * self.held:
-                return None
-            return math.sqrt(self.failed * self.held)
+            return self._between(self.failed)
+        if self.held <= _LEAST:
+            return None
         proposal = self.held * self.shrink
-        if needed is not None and proposal < needed < self.held:
+        if needed is not None and needed < self.held:
             proposal = needed
-        return max(proposal, 1e-4) if self.held > 1e-4 else None
+        return max(proposal, _LEAST)
+
+    def _between(self, failed: float) -> float | None:
+        if self.failures > self.patience:
+            return None
+        if self.improved and self.held <= _RETRY * failed:
+            return failed
+        return None if failed > 0.95 * self.held else math.sqrt(failed * self.held)
 
     def after(self, density: float, held: bool) -> Densities:
         """What is known after a step."""
-        if held:
-            return replace(self, held=density)
-        return replace(self, failed=density, failures=self.failures + 1)
+        if not held:
+            return replace(self, failed=density, failures=self.failures + 1, improved=False)
+        failed = None if self.failed is None or density <= self.failed else self.failed
+        return replace(self, held=density, failed=failed, improved=True)
 
 
 @dataclass(frozen=True)
@@ -106,3 +124,37 @@ def density_needed(points: list[tuple[float, float]], limit: float) -> float | N
     needed = two + (limit - second) / slope
     # A little less, since the line is only nearly one.
     return needed * 0.98 if 0 < needed < two else None
+
+
+def density_for(figure: Callable[[float], float], limit: float, rounds: int = 12) -> float | None:
+    """Density at which a figure that falls with it comes down to a limit.
+
+    Args:
+        figure: Of a model at a density, without training.
+        limit: What the figure is to come down to.
+        rounds: How often the figure is measured at the most; three or four times are usual.
+
+    Returns:
+        A density at which the figure is at most the limit, and within 2 % of it unless the rounds
+        were too few; None where even the least density does not do.
+
+    Example:
+        >>> round(density_for(lambda density: 10 + 100 * density, 30.0), 3)
+        0.197
+    """
+    low, high = (_LEAST, figure(_LEAST)), (1.0, figure(1.0))
+    if low[1] > limit:
+        return None
+    halve = False
+    for _ in range(rounds - 2):
+        if low[1] >= 0.98 * limit or high[1] <= limit:
+            break
+        share = (0.99 * limit - low[1]) / (high[1] - low[1])
+        middle = math.sqrt(low[0] * high[0]) if halve else low[0] + share * (high[0] - low[0])
+        found = (middle, figure(middle))
+        halve = not halve  # a line alone closes in from one side only
+        if found[1] > limit:
+            high = found
+        else:
+            low = found
+    return low[0] if high[1] > limit else high[0]
