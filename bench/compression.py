@@ -18,6 +18,7 @@ trains the same TextCNN on the same rows there and prunes it along its polynomia
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from bench.zoo import Labelled, UnavailableError, Vocabulary, load_sms, load_tre
 from bench.zoo.textmodels import TEXT_MODELS
 
 import secateur as sc
+from secateur.errors import TargetNotReachedWarning
 
 MODELS = ("TextCNN", "BiLSTM", "transformer", "SMS")
 NUM_TOKENS, EPOCHS, BATCH = 8000, 8, 64
@@ -112,7 +114,7 @@ def outcomes(name: str, seed: int, ratios: Sequence[float]) -> Iterator[Outcome]
     for ratio in ratios:
         begun = time.monotonic()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sc.errors.TargetNotReachedWarning)  # shown by its ratio
+            warnings.simplefilter("ignore", TargetNotReachedWarning)  # shown by its ratio
             result = sc.compress(
                 model,
                 task.train,
@@ -123,10 +125,15 @@ def outcomes(name: str, seed: int, ratios: Sequence[float]) -> Iterator[Outcome]
             )
         seconds = time.monotonic() - begun
         found = result.comparison
-        yield Outcome(
+        outcome = Outcome(
             found.ratio, found.before, found.after, before, accuracy(result.model, task.test),
             train_seconds, seconds,
         )  # fmt: skip
+        print(
+            name, f"seed {seed}", outcome, f"{outcome.points_lost:.2f} points lost", file=sys.stderr
+        )
+        print(result, file=sys.stderr, flush=True)
+        yield outcome
 
 
 def row(name: str, asked: float, found: Sequence[Outcome]) -> list[str]:

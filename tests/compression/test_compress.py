@@ -70,6 +70,25 @@ def test_cutting_makes_layers_smaller(model):
     assert {step.method for step in result.history} == {"original", "cut"}
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(24, activation="relu")
+        self.out = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+
+def test_a_subclassed_model_is_compressed_and_taught():
+    model = Subclassed()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(*data()[0], epochs=2, verbose=0)
+    result = run(model, max_drop=1)
+    assert result.reached
+    assert result.comparison.before == sum(int((w != 0).sum()) for w in model.get_weights())
+
+
 def test_both_methods_one_after_the_other(model):
     result = run(model, target=sc.Parameters(ratio=12), method="both", max_drop=0.08)
     assert result.reached

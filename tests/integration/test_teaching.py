@@ -82,3 +82,27 @@ def test_what_does_not_fit_is_told():
     for options in ({"weight": 1.1}, {"temperature": 0}, {"outputs": "odd"}):
         with pytest.raises(InvalidArgumentError):
             Distillation(**options)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = net("softmax", seed=3)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_a_subclassed_teacher_teaches_and_a_subclassed_student_is_refused():
+    student, teacher = net("softmax", seed=1), Subclassed()
+    x = np.ones((8, 5), "float32")
+    teacher(x)
+    student.compile("sgd", "sparse_categorical_crossentropy")
+    with taught(student, teacher, Distillation(weight=1.0)):
+        student.fit(x, np.zeros(8), epochs=2, verbose=0)
+    teacher.compile("sgd", "sparse_categorical_crossentropy")
+    with (
+        pytest.raises(InvalidArgumentError, match="is subclassed"),
+        taught(teacher, student, Distillation()),
+    ):
+        pass

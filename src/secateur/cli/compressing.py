@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _OURS, _KERAS, _HISTORY = "model.safetensors", "model.keras", "history.json"
 _SMALL = sources.Storage("small")
+_BY_LABELS = {"accuracy", "acc", "crossentropy", "ce"}
+"""Names that Keras turns into a metric by the shape of the labels."""
 
 
 def add_compress_arguments(compress: argparse.ArgumentParser) -> None:
@@ -217,8 +219,12 @@ def _compile(options: Namespace, model: Any) -> None:
                 "--optimizer)."
             )
         return
+    keras = sources.import_keras()
     metrics = [options.metric] if options.metric not in (None, "loss") else []
     try:
+        keras.losses.get(options.loss)  # `compile` looks at names only when the model is used
+        for metric in set(metrics) - _BY_LABELS:
+            keras.metrics.get(metric)
         model.compile(options.optimizer or "adam", options.loss, metrics=metrics)
     except (ValueError, TypeError) as error:
         raise InvalidArgumentError(

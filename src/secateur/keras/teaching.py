@@ -166,6 +166,15 @@ def _check(student: Any, teacher: Any) -> None:
             f"Model {student.name!r} is not compiled, so it has no loss to add a teacher's part to; "
             "call compile first."
         )
+    if not getattr(student, "outputs", None):
+        raise InvalidArgumentError(
+            f"Model {student.name!r} is subclassed and does not say what comes out of it, so it cannot "
+            "be taught; teach what prune or cut gives back, or a functional model."
+        )
+    if not getattr(
+        teacher, "outputs", None
+    ):  # a subclassed one shows its outputs when it is called
+        return
     one, two = ([tuple(o.shape) for o in tree.flatten(m.outputs)] for m in (student, teacher))
     if one != two:
         raise InvalidArgumentError(
