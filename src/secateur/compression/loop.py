@@ -27,8 +27,6 @@ from secateur.keras.cloning import clone_model
 
 METHODS = ("prune", "cut", "both")
 Progress = Callable[[str, float], None]
-_MARGIN = 0.97
-"""Trained weights are coded a little worse than those that are tried without training."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +249,7 @@ class _Run:
             if amount is None:
                 self.phase += 1
                 continue
-            self._doing = f"{move.method} to {amount:.4f}"
+            self._doing = f"step {len(self.steps)}: {move.method}, {amount:.4f}"
             self._tell(0.0)
             self._take(move, amount)
             self._save()
@@ -276,7 +274,7 @@ class _Run:
         trial = Prune(self.setting)
         return density_for(
             lambda density: self._compare(trial.at_once(self.best, density)).after,
-            _MARGIN * self.figures.limit,
+            self.goal.margin * self.figures.limit,
         )
 
     def _start_of_pruning(self) -> float:

@@ -135,21 +135,21 @@ def density_for(figure: Callable[[float], float], limit: float, rounds: int = 12
         rounds: How often the figure is measured at the most; three or four times are usual.
 
     Returns:
-        A density at which the figure is at most the limit, and within 2 % of it unless the rounds
+        A density at which the figure is at most the limit, and within 1 % of it unless the rounds
         were too few; None where even the least density does not do.
 
     Example:
-        >>> round(density_for(lambda density: 10 + 100 * density, 30.0), 3)
-        0.197
+        >>> round(density_for(lambda density: 10 + 100 * density, 30.0), 4)
+        0.1991
     """
     low, high = (_LEAST, figure(_LEAST)), (1.0, figure(1.0))
     if low[1] > limit:
         return None
     halve = False
     for _ in range(rounds - 2):
-        if low[1] >= 0.98 * limit or high[1] <= limit:
+        if low[1] >= 0.99 * limit or high[1] <= limit:
             break
-        share = (0.99 * limit - low[1]) / (high[1] - low[1])
+        share = (0.997 * limit - low[1]) / (high[1] - low[1])
         middle = math.sqrt(low[0] * high[0]) if halve else low[0] + share * (high[0] - low[0])
         found = (middle, figure(middle))
         halve = not halve  # a line alone closes in from one side only
