@@ -9,9 +9,9 @@ by pruning.) Needs `pip install "secateur[tensorflow]"`, no data, and some secon
 
 import keras
 import numpy as np
-from figures import show
 
 import secateur as sc
+from figures import show
 
 
 class SimpleNN(keras.Model):

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from figures import show, stored_bytes
 from keras import layers
 
 import secateur as sc
+from figures import show, stored_bytes
 
 LENGTH, NUM_WORDS = 32, 8000
 
