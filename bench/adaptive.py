@@ -3,13 +3,14 @@
 Run `python -m bench.adaptive [MODEL ...]`. Each model is trained anew for each seed, then compressed by
 each method to the same number of bytes, however much accuracy that costs. Test rows are looked at
 once, at the end: plans and epochs are chosen on validation rows, which are a part of the training
-rows. Fixed methods get at least as many epochs altogether as "auto" took, trials included, as far as
-whole epochs per step allow; both are printed.
+rows. Fixed methods get as many epochs altogether as "auto" took, trials included, or more; both are
+printed. "both" cuts as long as no more than a point of accuracy goes, then prunes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 import warnings
@@ -119,20 +120,38 @@ def compressed(
     validation: tuple[np.ndarray, np.ndarray],
     method: str,
     ratio: float,
-    tuning: sc.FineTuning,
+    epochs: int,
+    batch_size: int,
     seed: int,
 ) -> tuple[keras.Model, int, str]:
-    """The smaller model, epochs of training, and what is to be noted."""
-    data = {"train": (task.x, task.y), "validation": validation, "tuning": tuning, "seed": seed}
+    """The smaller model, epochs of training, and what is to be noted.
+
+    Args:
+        model: The trained model.
+        task: Rows to train on.
+        validation: Rows to choose by.
+        method: One of `METHODS`.
+        ratio: How many times smaller.
+        epochs: For "auto" of its last step, for others of all steps that they are expected to take.
+        batch_size: Of the training.
+        seed: Of the compression.
+    """
+    # A cut takes a quarter of what is left.
+    num_cuts = math.ceil(math.log(ratio) / -math.log(0.75))
+    each = {"cut": math.ceil(epochs / num_cuts), "both": math.ceil(epochs / num_cuts)}
+    tuning = sc.FineTuning(epochs=each.get(method, epochs), batch_size=batch_size)
+    data = {"train": (task.x, task.y), "validation": validation, "seed": seed}
     goal = sc.Size(ratio=ratio)
     if method != "both":
-        result = sc.compress(model, target=goal, method=method, max_drop=1.0, **data)
-        found = result.explanation
-        note = "" if found is None else str(found)
+        result = sc.compress(model, target=goal, method=method, max_drop=1.0, tuning=tuning, **data)
+        note = "" if result.explanation is None else str(result.explanation)
         return result.model, epochs_of(result), note
-    first = sc.compress(model, target=goal, method="cut", max_drop=_CUT_DROP, **data)
+    first = sc.compress(model, target=goal, method="cut", max_drop=_CUT_DROP, tuning=tuning, **data)
     smaller = sc.Size(value=first.comparison.limit)
-    then = sc.compress(first.model, target=smaller, method="prune", max_drop=1.0, **data)
+    tuning = replace(tuning, epochs=epochs)
+    then = sc.compress(
+        first.model, target=smaller, method="prune", max_drop=1.0, tuning=tuning, **data
+    )
     return then.model, epochs_of(first) + epochs_of(then), ""
 
 
@@ -143,31 +162,28 @@ def epochs_of(result: sc.CompressionResult) -> int:
 
 
 def runs(
-    names: Sequence[str], ratios: Sequence[float], methods: Sequence[str], seeds: int, tuning: dict
+    names: Sequence[str],
+    ratios: Sequence[float],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    epochs: int,
+    batch_size: int,
 ) -> Iterator[Run]:
     """Every model, size and method; "auto" first, since it sets how long the others may train."""
-    for seed in range(seeds):
-        for name in names:
-            kind = KINDS[name]
-            task, validation = parted(load(kind.data))
-            model = trained(kind, task, seed)
-            before = accuracy(model, task)
-            for ratio in ratios:
-                allowed = 0
-                for method in methods:
-                    each = tuning["epochs"]
-                    if method != "auto" and allowed:
-                        # A fixed method halves the density from step to step.
-                        each = max(each, math.ceil(allowed / math.ceil(math.log2(ratio))))
-                    how = sc.FineTuning(**{**tuning, "epochs": each})
-                    began = time.monotonic()
-                    smaller, epochs, note = compressed(
-                        model, task, validation, method, ratio, how, seed
-                    )
-                    seconds = time.monotonic() - began
-                    allowed = epochs if method == "auto" else allowed
-                    after, size = accuracy(smaller, task), file_bytes(smaller)
-                    yield Run(name, ratio, method, seed, before, after, size, epochs, seconds, note)
+    for seed, name in itertools.product(seeds, names):
+        task, validation = parted(load(KINDS[name].data))
+        model = trained(KINDS[name], task, seed)
+        before = accuracy(model, task)
+        for ratio in ratios:
+            allowed = epochs
+            for method in methods:
+                began = time.monotonic()
+                made = compressed(model, task, validation, method, ratio, allowed, batch_size, seed)
+                seconds = time.monotonic() - began
+                smaller, taken, note = made
+                allowed = taken if method == "auto" else allowed
+                figures = (before, accuracy(smaller, task), file_bytes(smaller))
+                yield Run(name, ratio, method, seed, *figures, taken, seconds, note)
 
 
 def table(found: Sequence[Run]) -> list[str]:
@@ -222,8 +238,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help=f"of {', '.join(KINDS)}; all without")
     parser.add_argument("--ratios", type=float, nargs="+", default=[20, 40])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of each step of auto")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=10, help="of the last step of auto")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, help="of TensorFlow; its own choice without")
     given = parser.parse_args()
@@ -231,11 +247,12 @@ def main() -> None:
         tensorflow.config.threading.set_intra_op_parallelism_threads(given.threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(given.threads)
     methods = sorted(given.methods, key=METHODS.index)
-    tuning = {"epochs": given.epochs, "batch_size": given.batch}
     warnings.simplefilter("ignore", sc.errors.TargetNotReachedWarning)
     found = []
     try:
-        for run in runs(given.models or list(KINDS), given.ratios, methods, given.seeds, tuning):
+        names = given.models or list(KINDS)
+        how = (given.ratios, methods, given.seeds, given.epochs, given.batch)
+        for run in runs(names, *how):
             found.append(run)
             print(replace(run, note=""), run.note, sep="\n", flush=True)
     except UnavailableError as error:
