@@ -175,7 +175,8 @@ def test_an_explanation_can_be_read():
     assert "no way" in text
     assert "to 32: +0.0100" in text
     assert text.count("<- chosen") == 1
-    json.dumps(Explanation(own, trials, plan, (layer,), "accuracy").to_dict())
+    plain = Explanation(own, trials, plan, (layer,), "accuracy").to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False))["trials"][1]["quality"] is None
 
 
 def test_gradients_of_frozen_layers_are_not_relied_on():

@@ -101,15 +101,17 @@ class Explanation:
         """Epochs of training that the trials took together."""
         return sum(trial.epochs for trial in self.trials)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return {
-            "measured": self.measured.to_dict(),
-            "trials": [asdict(trial) for trial in self.trials],
-            "chosen": None if self.chosen is None else asdict(self.chosen),
-            "layers": [asdict(layer) for layer in self.layers],
-            "metric": self.metric,
-        }
+    def to_dict(self) -> Any:
+        """As plain values, for JSON; what is no finite number, which JSON has not, as None."""
+        return _finite(
+            {
+                "measured": self.measured.to_dict(),
+                "trials": [asdict(trial) for trial in self.trials],
+                "chosen": None if self.chosen is None else asdict(self.chosen),
+                "layers": [{**asdict(own), "technique": own.technique} for own in self.layers],
+                "metric": self.metric,
+            }
+        )
 
     def __str__(self) -> str:
         lines = ["tried at the whole goal:"]
@@ -162,3 +164,11 @@ def layer_choices(
 
 def _number(value: float) -> str:
     return "not measured" if math.isnan(value) else f"+{value:.4f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
