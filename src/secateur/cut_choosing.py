@@ -232,8 +232,10 @@ def _wanted(
     """How many units each group is to lose, before rounding."""
     if target.keep is not None:
         return [
-            _by_count(g, n, target.keep, why)
-            for g, n, why in zip(groups, names, refusals, strict=True)
+            _by_count(g, n, own, why)
+            for g, n, own, why in zip(
+                groups, names, _meant(groups, names, target.keep), refusals, strict=True
+            )
         ]
     if target.threshold is not None:
         counts = []
@@ -250,6 +252,21 @@ def _wanted(
     counts = _globally(groups, names, scores, ratio, refusals)
     return [
         own if why else count for own, why, count in zip(by_layer, refusals, counts, strict=True)
+    ]
+
+
+def _meant(
+    groups: Sequence[Group], names: Sequence[str], keep: Mapping[str, int]
+) -> list[dict[str, int]]:
+    """Per group, what of `keep` is meant for it.
+
+    A layer that has a group of its own, as attention its heads, may help to make another one, as the
+    stream that it is added to: its name means the first alone.
+    """
+    own = dict(zip(names, (group.makers for group in groups), strict=True))
+    return [
+        {n: count for n, count in keep.items() if n == name or own.get(n, makers) == makers}
+        for name, makers in own.items()
     ]
 
 

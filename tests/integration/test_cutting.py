@@ -176,6 +176,18 @@ def test_masks_travel_through_recurrent_layers():
     assert result.model.count_params() < 0.6 * model.count_params()
 
 
+def test_both_directions_stay_equally_wide_whatever_a_threshold_says_of_them():
+    i = keras.Input((5, 4))
+    x = layers.Bidirectional(layers.LSTM(16, return_sequences=True), name="both")(i)
+    model = keras.Model(i, layers.Dense(3)(layers.GlobalMaxPooling1D()(x)))
+    layer = model.get_layer("both")
+    kernel, *rest = layer.backward_layer.get_weights()
+    layer.backward_layer.set_weights([kernel * 3, *rest])  # puts out more than the other direction
+    result = cutting.cut(model, data(64, 5, 4), threshold=1.0, relative=True, align=1)
+    smaller = result.model.get_layer("both")
+    assert 0 < smaller.forward_layer.units == smaller.backward_layer.units < 16
+
+
 class Scaled(keras.layers.Layer):
     """A layer of a user's, with a weight of its own."""
 

@@ -137,3 +137,17 @@ def test_a_plan_prints_what_goes_and_why():
     text = str(plan())
     assert "a: 4 -> 3 neurons, tied to b" in text
     assert "w: why" in text
+
+
+def test_keep_means_the_group_of_that_name_not_what_its_layer_is_added_to():
+    heads = Group("attention", ("attention",), "head", np.arange(4), 4)
+    stream = Group("words", ("words", "attention"), "embedding", np.arange(32), 1)
+    scores = {"attention": np.arange(4.0), "words": np.arange(32.0)}
+
+    def kept(keep):
+        cuts = choose([heads, stream], scores, CutTarget(keep=keep), Choice(align=1))
+        return [cut.kept for cut in cuts]
+
+    assert kept({"attention": 2}) == [2, 32]
+    assert kept({"words": 16, "attention": 2}) == [2, 16]
+    assert kept({"words": 8}) == [4, 8]

@@ -81,7 +81,7 @@ def _add_judgement(compress: argparse.ArgumentParser) -> None:
         "--mode", choices=["max", "min"], help="what is better, where the name does not tell"
     )
     compress.add_argument(
-        "--method", help="prune, cut or both; by default cut for a latency, else prune"
+        "--method", help="prune, cut, both or auto; by default cut for a latency, else prune"
     )
 
 
@@ -245,6 +245,7 @@ def _summary(result: CompressionResult) -> dict[str, Any]:
         "interrupted": result.interrupted,
         "history": result.history.to_dict()["steps"],
         "front": [step.number for step in result.history.front()],
+        "explanation": None if result.explanation is None else result.explanation.to_dict(),
     }
 
 

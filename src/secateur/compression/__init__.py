@@ -1,5 +1,6 @@
 """Compress a model under a goal, without losing more quality than allowed."""
 
+from secateur.compression.explanation import Explanation
 from secateur.compression.finetuning import FineTuning
 from secateur.compression.goals import Comparison, Goal, Latency, Macs, Parameters, Size, Sparsity
 from secateur.compression.history import History, Step
@@ -10,6 +11,7 @@ __all__ = [
     "Comparison",
     "CompressionResult",
     "Distillation",
+    "Explanation",
     "FineTuning",
     "Goal",
     "History",

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from secateur.compression.quality import Quality
-from secateur.errors import InvalidArgumentError, NonFiniteError
+from secateur.errors import InvalidArgumentError, NonFiniteError, TargetNotReachedError
 from secateur.keras.compiling import compile_alike
 from secateur.keras.teaching import Distillation, taught
 from secateur.keras.training import Pruning
@@ -228,4 +228,8 @@ def _fit(candidate: Any, train: Any, how: FineTuning, callbacks: Sequence[Any]) 
         )
     except NonFiniteError:  # weights that became NaN cannot be ranked
         return True
+    except TargetNotReachedError:  # nor can a schedule end where NaN has ended the training
+        if candidate.stop_training:
+            return True
+        raise
     return any(math.isnan(loss) for loss in past.history.get("loss", ()))

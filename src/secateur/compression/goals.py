@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
+from secateur.compression.costs import Costs, WeightCost, binary_entropy, prunable
 from secateur.errors import InvalidArgumentError
 from secateur.files import save
-from secateur.keras.complexity import count_macs, gzipped_keras_bytes, latencies
-from secateur.keras.tensors import find_tensors
+from secateur.keras.complexity import count_macs, gzipped_keras_bytes, latencies, weight_uses
+from secateur.keras.tensors import WeightTensor, find_tensors
 from secateur.keras.variables import read_array
+from secateur.storage.encodings import encode
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,15 @@ class Goal(ABC):
         name: What it is.
         unit: What it counts.
         margin: The share of the limit that pruning aims at, where training changes the figure.
+        by_zeros: Whether zeros bring it down.
+        by_cutting: Whether smaller layers do.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
     margin: ClassVar[float] = 1.0
+    by_zeros: ClassVar[bool] = True
+    by_cutting: ClassVar[bool] = True
 
     @abstractmethod
     def compare(
@@ -66,6 +75,36 @@ class Goal(ABC):
             before: The original's figure, if it was measured already; saves time where the two do
                 not have to be measured side by side.
         """
+
+    def costs(self, original: Any, sample: Any) -> Costs:
+        """What the original's weight matrices take of the figure, about: what plans are made with.
+
+        Args:
+            original: The model that is compressed.
+            sample: A batch of data as it takes it.
+        """
+        tensors = prunable(original)
+        found = self.prices(original, tensors, sample)
+        weights = {name: own for name, own in found.items() if own.per_weight > 0}
+        own = {t.name: read_array(t.variable) for t in tensors if t.name in weights}
+        taken = sum(
+            weights[name].of(int(np.count_nonzero(array)), array.size)
+            for name, array in own.items()
+        )
+        # A model that is nothing but its copy: what its figure is before anything is gone.
+        figure = self.compare(original, original, sample).after
+        return Costs(weights, max(figure - taken, 0.0))
+
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """Weight name -> what it costs, for those of the matrices that cost anything.
+
+        By default the figure is shared out evenly over all weights.
+        """
+        figure = self.compare(model, model, sample).after
+        size = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+        return {tensor.name: WeightCost(figure / max(size, 1)) for tensor in tensors}
 
 
 @dataclass(frozen=True)
@@ -134,6 +173,13 @@ class Size(_Smaller):
         del sample
         return float(file_bytes(model))
 
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """See `Goal.prices`: bits of the values by coding them, and of the positions by entropy."""
+        del model, sample
+        return {tensor.name: _coded(read_array(tensor.variable)) for tensor in tensors}
+
 
 class Parameters(_Smaller):
     """Weights of any kind that are not zero."""
@@ -144,6 +190,13 @@ class Parameters(_Smaller):
         del sample
         return float(sum(int((read_array(v) != 0).sum()) for v in model.weights))
 
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """See `Goal.prices`."""
+        del model, sample
+        return {tensor.name: WeightCost(1.0) for tensor in tensors}
+
 
 class Macs(_Smaller):
     """Multiplications by weights that are not zero, for one sample."""
@@ -152,6 +205,14 @@ class Macs(_Smaller):
 
     def _measure(self, model: Any, sample: Any) -> float:
         return float(count_macs(model, sample).nonzero)
+
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """See `Goal.prices`; what is looked up and not multiplied, as embeddings, has none."""
+        uses = weight_uses(model, sample)
+        known = [tensor for tensor in tensors if id(tensor.variable) in uses]
+        return {tensor.name: WeightCost(uses[id(tensor.variable)]) for tensor in known}
 
 
 class Latency(_Smaller):
@@ -162,6 +223,7 @@ class Latency(_Smaller):
     """
 
     name, unit = "latency", "seconds"
+    by_zeros = False
 
     def compare(
         self, original: Any, candidate: Any, sample: Any, before: float | None = None
@@ -172,6 +234,19 @@ class Latency(_Smaller):
 
     def _measure(self, model: Any, sample: Any) -> float:
         return latencies([model], sample)[0]
+
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """See `Goal.prices`: the time is shared out by multiplications."""
+        weights = Macs(ratio=1).prices(model, tensors, sample)
+        macs = sum(
+            weights[t.name].per_weight * float(np.prod(t.shape))
+            for t in tensors
+            if t.name in weights
+        )
+        share = self._measure(model, sample) / max(macs, 1.0)
+        return {name: WeightCost(share * own.per_weight) for name, own in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -185,6 +260,7 @@ class Sparsity(Goal):
     zeros: float
 
     name, unit = "density", "of the weights"
+    by_cutting = False
 
     def __post_init__(self) -> None:
         if not 0 < self.zeros < 1:
@@ -197,6 +273,23 @@ class Sparsity(Goal):
         del sample
         before = density(original) if before is None else before
         return Comparison(before, density(candidate), 1.0 - self.zeros)
+
+    def prices(
+        self, model: Any, tensors: Sequence[WeightTensor], sample: Any
+    ) -> dict[str, WeightCost]:
+        """See `Goal.prices`; embeddings are not counted."""
+        del model, sample
+        counted = [tensor for tensor in tensors if tensor.default]
+        size = sum(int(np.prod(tensor.shape)) for tensor in counted)
+        return {tensor.name: WeightCost(1.0 / max(size, 1)) for tensor in counted}
+
+
+def _coded(array: np.ndarray[Any, Any]) -> WeightCost:
+    """Bytes of a weight in our file, found by coding the array as it is."""
+    _, parts, kept = encode(np.ascontiguousarray(array), "small")
+    positions = array.size * binary_entropy(kept / max(array.size, 1)) / 8
+    values = max(sum(part.nbytes for part in parts) - positions, 0.0)
+    return WeightCost(values / max(kept, 1), 1 / 8)
 
 
 def density(model: Any) -> float:

@@ -15,13 +15,15 @@ class Step:
 
     Attributes:
         number: 0 is the original.
-        method: "prune", "cut" or "original".
-        amount: Density asked for ("prune"), or fraction of units cut from the step before ("cut").
+        method: "prune", "cut", "auto" or "original".
+        amount: Density asked for ("prune"), fraction of units cut from the step before ("cut"), or
+            share of the original's figure asked for ("auto").
         quality: The metric on the validation data.
         figure: The goal's figure, such as bytes.
         accepted: Whether quality held.
         note: Why not, or what is to be known.
         seconds: What the step took.
+        epochs: Of training.
     """
 
     number: int
@@ -32,6 +34,7 @@ class Step:
     accepted: bool
     note: str = ""
     seconds: float = 0.0
+    epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from secateur.compression.adaptive import Adaptive
 from secateur.compression.checking import as_data, check_data
 from secateur.compression.checkpoint import Checkpoint, fingerprint
+from secateur.compression.explanation import Explanation
 from secateur.compression.finetuning import FineTuning
 from secateur.compression.goals import Comparison, Goal, Latency, Sparsity
 from secateur.compression.history import History, Step
@@ -25,7 +27,7 @@ from secateur.compression.quality import Mode, Quality, mode_of
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.cloning import clone_model
 
-METHODS = ("prune", "cut", "both")
+METHODS = ("prune", "cut", "both", "auto")
 Progress = Callable[[str, float], None]
 
 
@@ -40,6 +42,7 @@ class CompressionResult:
         quality: The metric before and after.
         reached: Whether the goal was reached.
         interrupted: Whether Ctrl-C ended it early.
+        explanation: With `method="auto"`, what was measured, tried and chosen, and why.
     """
 
     model: Any
@@ -48,6 +51,7 @@ class CompressionResult:
     quality: tuple[float, float]
     reached: bool
     interrupted: bool = False
+    explanation: Explanation | None = None
 
     def __str__(self) -> str:
         before, after = self.quality
@@ -57,6 +61,7 @@ class CompressionResult:
             f"{self.history}\n{self.history.goal}: {found.before:,.6g} -> {found.after:,.6g} "
             f"({found.ratio:.2f} times smaller; the goal was {state}), "
             f"{self.history.metric}: {before:.4f} -> {after:.4f}"
+            + (f"\n{self.explanation}" if self.explanation is not None else "")
         )
 
 
@@ -90,8 +95,10 @@ def compress(
         metric: Name of a compiled metric, or "loss"; the first compiled metric by default.
         mode: "max" or "min", where the metric's name does not tell.
         max_drop: How much worse the metric may become, in its own unit.
-        method: "prune", "cut", or "both" (cut as far as quality holds, then prune). By default
-            "cut" for a latency, "prune" for everything else.
+        method: "prune", "cut", "both" (cut as far as quality holds, then prune), or "auto": measures
+            what pruning and cutting cost each layer, tries a few plans for the whole goal, follows
+            the best one and explains it (`.explanation`). By default "cut" for a latency, "prune" for
+            everything else.
         tuning: Epochs, batch size and distillation of each step.
         checkpoint: A folder; the best model and the state are written there after every step.
         resume: Go on from the checkpoint, with the same result as if it had not been interrupted.
@@ -100,7 +107,8 @@ def compress(
             that is foreseen: it falls back where a step fails.
 
     Returns:
-        `.model`, `.history`, `.comparison`, `.quality`, `.reached`. Ctrl-C returns the best so far.
+        `.model`, `.history`, `.comparison`, `.quality`, `.reached`, `.explanation`. Ctrl-C returns the
+        best so far.
 
     Raises:
         InvalidArgumentError: The model is not compiled, the metric is not there, data that does not
@@ -219,6 +227,7 @@ class _Run:
     checkpoint: Checkpoint | None = None
     _doing: str = ""
     figures: Comparison = field(default_factory=lambda: Comparison(0.0, 0.0, 0.0))
+    adaptive: Adaptive | None = None
 
     def begin(self, checkpoint: Checkpoint | None, resume: bool) -> None:
         """Measure the original, or take up the state of an earlier run."""
@@ -227,6 +236,7 @@ class _Run:
         self.sample = _sample(self.setting.train)
         if saved is not None:
             self._restore(saved.model, saved.state)
+            self._adapt(saved.state.get("adaptive"))
             return
         if checkpoint is not None:
             checkpoint.clear()
@@ -239,10 +249,24 @@ class _Run:
             0, "original", 1.0, quality, self.figures.before, True, "", time.monotonic() - started
         )
         self.steps.append(step)
+        self._adapt(None)
         self._save()
+
+    def _adapt(self, known: Any) -> None:
+        if "auto" not in self.methods:
+            return
+        figures = self.figures
+        self.adaptive = Adaptive(
+            self.setting, self.goal, figures.before, figures.limit, self.sample
+        )
+        if known is not None:
+            self.adaptive.restore(known)
 
     def run(self) -> None:
         """Take steps until the goal is reached or nothing more holds."""
+        if self.adaptive is not None and not self.figures.met:
+            for _ in self.adaptive.prepare(self._tell_of):
+                self._save()
         while not self.figures.met and self.phase < len(self.methods):
             move = self._move()
             amount = self._propose()
@@ -257,6 +281,9 @@ class _Run:
             self.progress("done", 1.0)
 
     def _move(self) -> Move:
+        if self.adaptive is not None:
+            self.adaptive.setting = replace(self.setting, tell=self._tell)
+            return self.adaptive
         kinds: dict[str, Callable[[Setting], Move]] = {"prune": Prune, "cut": Cut}
         return kinds[self.methods[self.phase]](replace(self.setting, tell=self._tell))
 
@@ -266,7 +293,9 @@ class _Run:
         return self.densities.next(None if self.densities.failed is not None else self._needed())
 
     def _needed(self) -> float | None:
-        """Density at which the goal is expected to be reached: on trial, then by what was reached."""
+        """Amount at which the goal is expected to be reached: on trial, then by what was reached."""
+        if self.adaptive is not None:
+            return self._share_needed(self.adaptive)
         points = [(1.0, self._start_of_pruning())]
         points += [(s.amount, s.figure) for s in self.steps if s.method == "prune" and s.accepted]
         if len(points) > 1:
@@ -276,6 +305,16 @@ class _Run:
             lambda density: self._compare(trial.at_once(self.best, density)).after,
             self.goal.margin * self.figures.limit,
         )
+
+    def _share_needed(self, adaptive: Adaptive) -> float:
+        """What part of the original's figure to ask a plan for, by what came of the last step."""
+        last = [s for s in self.steps if s.method == "auto" and s.accepted]
+        if last:
+            missed = last[-1].figure / (last[-1].amount * self.figures.before)
+            needed = self.figures.limit / self.figures.before / missed
+        else:
+            needed = adaptive.share_needed()
+        return 0.99 * min(needed, self.densities.held)
 
     def _start_of_pruning(self) -> float:
         """The figure of the model that pruning began with, in the same measure as its steps."""
@@ -291,7 +330,8 @@ class _Run:
         if not note:
             self.best, self.figures = made.model, figures
         step = Step(number, move.method, amount, made.quality, figures.after, not note, note)
-        self.steps.append(replace(step, seconds=time.monotonic() - started))
+        seconds = time.monotonic() - started
+        self.steps.append(replace(step, seconds=seconds, epochs=made.epochs))
         if move.method == "cut":
             self.ratios = self.ratios.after(amount, not note)
         else:
@@ -315,7 +355,14 @@ class _Run:
         if self.progress is None:
             return
         done = len(self.steps) - 1 + share
-        self.progress(self._doing, done / max(len(self.steps) - 1 + self._steps_left(), 1))
+        part = done / max(len(self.steps) - 1 + self._steps_left(), 1)
+        prepared = self.adaptive.share_prepared if self.adaptive is not None else 0.0
+        self.progress(self._doing, prepared + (1 - prepared) * part)
+
+    def _tell_of(self, what: str) -> None:
+        """Say what is being done before the first step."""
+        self._doing = what
+        self._tell(0.0)
 
     def _steps_left(self) -> int:
         """Steps that are still expected, the present one included."""
@@ -342,6 +389,8 @@ class _Run:
             "ratios": vars(self.ratios),
             "figures": vars(self.figures),
         }
+        if self.adaptive is not None:
+            state["adaptive"] = self.adaptive.to_dict()
         self.checkpoint.write(self.best, last, state)
 
     def _restore(self, model: Any, state: dict[str, Any]) -> None:
@@ -371,6 +420,7 @@ class _Run:
             (kept[0].quality, best.quality),
             self.figures.met,
             interrupted,
+            None if self.adaptive is None else self.adaptive.explain(self.best),
         )
 
     def _last_objection(self) -> str:

@@ -55,11 +55,13 @@ class Candidate:
         model: The smaller model; None where nothing could be made.
         quality: Its metric on the validation data; NaN if its training failed.
         note: Why there is no model, or "".
+        epochs: Of its training.
     """
 
     model: Any
     quality: float = math.nan
     note: str = ""
+    epochs: int = 0
 
 
 class Move(Protocol):
@@ -70,9 +72,6 @@ class Move(Protocol):
     """
 
     method: str
-
-    def first(self) -> float:
-        """The amount to begin with."""
 
     def make(self, model: Any, amount: float, number: int) -> Candidate:
         """A smaller candidate."""
@@ -90,9 +89,11 @@ class Prune:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
-    def first(self) -> float:
-        """Half of the weights."""
-        return 0.5
+    def at_once(self, model: Any, density: float) -> Any:
+        """A copy that is pruned and not trained: what it costs is nearly what it will cost."""
+        candidate = clone_model(model)
+        prune(candidate, sparsity=1 - density, include=self.names(candidate), inplace=True)
+        return candidate
 
     def at_once(self, model: Any, density: float) -> Any:
         """A copy that is pruned and not trained: what it costs is nearly what it will cost."""
@@ -128,7 +129,7 @@ class Prune:
             pruning,
             self.setting.tell,
         )
-        return Candidate(candidate, reached)
+        return Candidate(candidate, reached, epochs=self.setting.tuning.epochs)
 
 
 class Cut:
@@ -142,10 +143,6 @@ class Cut:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-
-    def first(self) -> float:
-        """A quarter of the units."""
-        return 0.25
 
     def make(self, model: Any, amount: float, number: int) -> Candidate:
         """Cut the fraction `amount` of each layer's units, then recover."""
@@ -165,7 +162,7 @@ class Cut:
             self.setting.tuning,
             tell=self.setting.tell,
         )
-        return Candidate(candidate, reached)
+        return Candidate(candidate, reached, epochs=self.setting.tuning.epochs)
 
 
 def _zeros(model: Any, names: list[str]) -> float:

@@ -52,23 +52,51 @@ def count_macs(model: Model, sample: Any) -> Macs:
         >>> count_macs(model, np.ones((2, 5), "float32"))
         Macs(dense=15, nonzero=15)
     """
+    uses, attention = _weight_uses(model, sample)
+    dense = nonzero = attention
+    for variable, positions in uses:
+        weight = read_array(variable)
+        dense += positions * weight.size
+        nonzero += positions * int(np.count_nonzero(weight))
+    return Macs(round(dense), round(nonzero))
+
+
+def weight_uses(model: Model, sample: Any) -> dict[int, float]:
+    """How often each weight of a matrix is multiplied with something, for one sample.
+
+    Args:
+        model: A built Keras model.
+        sample: As for `count_macs`.
+
+    Returns:
+        `id` of the model's variable -> multiplications of each of its weights. Variables that are no
+        weight matrices, and embeddings, which are looked up, are not in it.
+
+    Raises:
+        UnsupportedModelError: The model cannot be traced.
+    """
+    uses: dict[int, float] = {}
+    for variable, positions in _weight_uses(model, sample)[0]:
+        uses[id(variable)] = uses.get(id(variable), 0.0) + positions
+    return uses
+
+
+def _weight_uses(model: Model, sample: Any) -> tuple[list[tuple[Any, float]], float]:
+    """Per call of a weight matrix the positions it is used at; multiplications without weights."""
     batch = tree.map_structure(np.asarray, sample)
     rows = int(tree.flatten(batch)[0].shape[0])
-    dense = nonzero = 0
+    uses: list[tuple[Any, float]] = []
+    attention = 0
 
     def visit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal dense, nonzero
+        nonlocal attention
         for tap in taps_of(call):
-            weight = read_array(tap.variable)
-            inputs = tap.rows(args, kwargs)
-            positions = int(np.prod(inputs.shape[:-1])) // tap.groups
-            dense += positions * weight.size
-            nonzero += positions * int(np.count_nonzero(weight))
-        own = _attention_macs(call, args, kwargs)
-        dense, nonzero = dense + own, nonzero + own
+            positions = int(np.prod(tap.rows(args, kwargs).shape[:-1])) // tap.groups
+            uses.append((tap.variable, positions / rows))
+        attention += _attention_macs(call, args, kwargs)
 
     run_graph(open_graph(model, batch), batch, visit)
-    return Macs(round(dense / rows), round(nonzero / rows))
+    return uses, attention / rows
 
 
 def _attention_macs(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -152,8 +152,10 @@ class Pruning(keras.callbacks.Callback):  # type: ignore[misc]
         if not begin <= self.step <= end or not due:
             return
         sparsity = self.schedule.at(self.step)
-        if sparsity <= 0 and not self._fixed:
-            return
+        if sparsity > 0 or self._fixed:
+            self._prune_to(sparsity)
+
+    def _prune_to(self, sparsity: float) -> None:
         criterion = self.criterion if self._scores is None else self._scores
         target = None if self._fixed else sparsity
         result = prune(self.model, sparsity=target, criterion=criterion, inplace=True, **self._how)

@@ -89,7 +89,7 @@ def rnn_of_cells(site: Site) -> None:
 
 @layer("Bidirectional")
 def bidirectional(site: Site) -> None:
-    """Two recurrent layers, whose units are tied unless they are concatenated."""
+    """Two recurrent layers, whose units are tied unless both are given out by themselves."""
     wrapper = site.operation
     pair = (wrapper.forward_layer, wrapper.backward_layer)
     if any(type(rnn).__name__ not in _GATES for rnn in pair):
@@ -126,6 +126,8 @@ def _merged(site: Site, parts: list[Any], one: Labels, two: Labels) -> None:
         site.output(*lead, one)
         site.output(*lead, two)
     elif mode == "concat":
+        # Keras takes the second direction to be as wide as the first.
+        site.tie(one, two)
         site.output(*lead, np.concatenate([one, two]))
     else:
         site.output(*lead, site.tie(one, two))
