@@ -95,12 +95,6 @@ class Prune:
         prune(candidate, sparsity=1 - density, include=self.names(candidate), inplace=True)
         return candidate
 
-    def at_once(self, model: Any, density: float) -> Any:
-        """A copy that is pruned and not trained: what it costs is nearly what it will cost."""
-        candidate = clone_model(model)
-        prune(candidate, sparsity=1 - density, include=self.names(candidate), inplace=True)
-        return candidate
-
     def names(self, model: Any) -> list[str]:
         """Weights that are pruned: matrices, and embeddings where they count."""
         return [
