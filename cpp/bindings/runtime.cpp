@@ -1,6 +1,7 @@
 #include <string>
 
 #include "module.hpp"
+#include "secateur/peak.hpp"
 #include "secateur/simd.hpp"
 #include "secateur/threads.hpp"
 
@@ -19,6 +20,8 @@ void bind_runtime(py::module_& module) {
   // Read the environment now, so that a bad value is an error at import and not in some later call.
   num_threads();
   active_simd();
+  module.def("peak_flops", &measure_peak_flops, py::arg("rounds"),
+             py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace secateur::bindings

@@ -57,6 +57,20 @@ Finish to_finish(const std::optional<Floats>& bias, const std::optional<Floats>&
           static_cast<Activation>(activation), slope, ceiling};
 }
 
+constexpr std::size_t kSpare = 16;  // floats beyond the last that kernels may read
+
+template <class Item>
+std::size_t bytes_of(const std::vector<Item>& items) {
+  return items.size() * sizeof(Item);
+}
+
+void check_samples(const Floats& array, bool in_panels, std::size_t rows, std::size_t features,
+                   const char* name) {
+  check_array(array, sizeof(float), in_panels ? 1 : 2, name);
+  check_extent(array, 0, in_panels ? panel_floats(rows, features) : rows, name);
+  if (!in_panels) check_extent(array, 1, features, name);
+}
+
 // What all packed matrices have in common for Python: they own their memory.
 class BlockedMatrix {
  public:
@@ -64,47 +78,54 @@ class BlockedMatrix {
       : plan_(plan_blocked(extent(weights, 0), extent(weights, 1), height, block)) {
     const WeightView view = to_weights(weights);
     const py::gil_scoped_release release;
-    const BlockedSizes sizes = measure_blocked(plan_, view);
-    values_.resize(sizes.entries * height);
-    indices_.resize(sizes.entries);
+    segments_.resize(plan_.num_chunks() * plan_.num_blocks() + 1);
+    const BlockedSizes sizes = measure_blocked(plan_, view, segments_.data());
+    entries_ = sizes.entries;
+    values_.resize(sizes.entries * height + kBlockedSpare);
+    indices_.resize(sizes.entries + kBlockedSpare);
     order_.resize(sizes.rows);
     groups_.resize(sizes.groups);
-    segments_.resize(plan_.num_chunks() * plan_.num_blocks() + 1);
-    pack_blocked(
-        plan_, view,
-        {values_.data(), indices_.data(), order_.data(), groups_.data(), segments_.data()});
+    pack_blocked(plan_, view, segments_.data(),
+                 {values_.data(), indices_.data(), order_.data(), groups_.data()});
   }
 
-  void multiply(const Floats& x, Floats& y, const std::optional<Floats>& bias,
+  // x and y are (rows, features), or of one dimension if they are given in panels.
+  void multiply(const Floats& x, Floats& y, std::size_t rows, const std::optional<Floats>& bias,
                 const std::optional<Floats>& residual, int activation, float slope, float ceiling,
                 py::array_t<float>& scratch) const {
-    const Samples samples = to_samples(x, y, plan_.inputs, plan_.outputs);
+    const PanelUse use{x.ndim() == 1, y.ndim() == 1};
+    check_samples(x, use.x, rows, plan_.inputs, "x");
+    check_samples(y, use.y, rows, plan_.outputs, "y");
+    if (!y.writeable()) throw std::invalid_argument("y must be writeable");
+    if (use.y && residual) throw std::invalid_argument("y in panels takes no residual");
+    const Samples samples{x.data(), y.mutable_data(), rows};
     const Finish finish =
         to_finish(bias, residual, activation, slope, ceiling, samples.rows, plan_.outputs);
     auto* room = static_cast<float*>(check_output(scratch, sizeof(float), 1, "scratch"));
-    const std::size_t needed = scratch_floats(samples.rows);
+    const std::size_t needed = use.x ? 0 : scratch_floats(rows);
     if (extent(scratch, 0) < needed) {
       throw std::invalid_argument("scratch must have " + std::to_string(needed) + " elements");
     }
     const Blocked weights{plan_,         values_.data(), indices_.data(),
                           order_.data(), groups_.data(), segments_.data()};
     const py::gil_scoped_release release;
-    multiply_blocked(weights, samples, finish, room);
+    multiply_blocked(weights, samples, use, finish, room);
   }
 
   std::size_t scratch_floats(std::size_t rows) const {
     return blocked_scratch(plan_, rows) / sizeof(float);
   }
 
-  std::size_t entries() const { return indices_.size(); }
+  std::size_t entries() const { return entries_; }
 
   std::size_t num_bytes() const {
-    return values_.size() * sizeof(float) + indices_.size() + order_.size() * sizeof(order_[0]) +
-           groups_.size() * sizeof(groups_[0]) + segments_.size() * sizeof(segments_[0]);
+    return bytes_of(values_) + bytes_of(indices_) + bytes_of(order_) + bytes_of(groups_) +
+           bytes_of(segments_);
   }
 
  private:
   BlockedPlan plan_;
+  std::size_t entries_ = 0;
   std::vector<float> values_;
   std::vector<std::uint8_t> indices_;
   std::vector<std::uint16_t> order_;
@@ -112,20 +133,10 @@ class BlockedMatrix {
   std::vector<BlockedSegment> segments_;
 };
 
-class BitmaskMatrix {
+// A matrix for few samples; Packed says how it is packed and what multiplies by it.
+template <class Packed>
+class SmallMatrix {
  public:
-  explicit BitmaskMatrix(const Floats& weights) {
-    const WeightView view = to_weights(weights);
-    const py::gil_scoped_release release;
-    outputs_ = view.outputs;
-    inputs_ = view.inputs;
-    entries_ = count_nonzeros(view);
-    values_.resize(entries_ + kSpare);
-    masks_.resize(outputs_ * ((inputs_ + 15) / 16));
-    starts_.resize(outputs_ + 1);
-    pack_bitmask(view, values_.data(), masks_.data(), starts_.data());
-  }
-
   void multiply(const Floats& x, Floats& y, const std::optional<Floats>& bias,
                 const std::optional<Floats>& residual, int activation, float slope,
                 float ceiling) const {
@@ -133,64 +144,116 @@ class BitmaskMatrix {
     const Finish finish =
         to_finish(bias, residual, activation, slope, ceiling, samples.rows, outputs_);
     const py::gil_scoped_release release;
-    multiply_bitmask({outputs_, inputs_, values_.data(), masks_.data(), starts_.data()}, samples,
-                     finish);
+    static_cast<const Packed&>(*this).run(samples, finish);
   }
 
   std::size_t entries() const { return entries_; }
 
-  std::size_t num_bytes() const {
-    return values_.size() * sizeof(float) + masks_.size() * sizeof(masks_[0]) +
-           starts_.size() * sizeof(starts_[0]);
+  std::size_t num_bytes() const { return num_bytes_; }
+
+ protected:
+  explicit SmallMatrix(const WeightView& view) : outputs_(view.outputs), inputs_(view.inputs) {}
+
+  template <class... Parts>
+  void count(std::size_t entries, const Parts&... parts) {
+    entries_ = entries;
+    num_bytes_ = (bytes_of(parts) + ...);
+  }
+
+  std::size_t outputs_;
+  std::size_t inputs_;
+
+ private:
+  std::size_t entries_ = 0;
+  std::size_t num_bytes_ = 0;
+};
+
+class BitmaskMatrix : public SmallMatrix<BitmaskMatrix> {
+ public:
+  // even: every sixteen inputs get the same room, that of those with the most non-zeros.
+  BitmaskMatrix(const Floats& weights, bool even) : SmallMatrix(to_weights(weights)) {
+    const WeightView view = to_weights(weights);
+    const py::gil_scoped_release release;
+    starts_.resize(outputs_ + 1);
+    measure_rows(view, starts_.data());
+    const std::size_t entries = starts_.back();
+    const std::size_t words = (inputs_ + 15) / 16;
+    if (even) {
+      per_word_ = widest_word(view);
+      for (std::size_t i = 0; i <= outputs_; ++i) starts_[i] = i * words * per_word_;
+    }
+    values_.resize(starts_.back() + kSpare);
+    masks_.resize(outputs_ * words);
+    pack_bitmask(view, starts_.data(), per_word_, values_.data(), masks_.data());
+    count(entries, values_, masks_, starts_);
+  }
+
+  void run(const Samples& samples, const Finish& finish) const {
+    multiply_bitmask({outputs_, inputs_, per_word_, values_.data(), masks_.data(), starts_.data()},
+                     samples, finish);
   }
 
  private:
-  static constexpr std::size_t kSpare = 16;
-
-  std::size_t outputs_ = 0;
-  std::size_t inputs_ = 0;
-  std::size_t entries_ = 0;
+  std::size_t per_word_ = 0;
   std::vector<float> values_;
   std::vector<std::uint16_t> masks_;
   std::vector<std::uint64_t> starts_;
 };
 
-class ShortCsrMatrix {
+class LookupMatrix : public SmallMatrix<LookupMatrix> {
  public:
-  explicit ShortCsrMatrix(const Floats& weights) {
+  explicit LookupMatrix(const Floats& weights) : SmallMatrix(to_weights(weights)) {
+    if (inputs_ >= kLookupWindow * 65536) {
+      throw std::invalid_argument("windows of 16 bits reach 2097151 inputs");
+    }
     const WeightView view = to_weights(weights);
-    if (view.inputs > 65536) throw std::invalid_argument("columns of 16 bits reach 65536 inputs");
     const py::gil_scoped_release release;
-    outputs_ = view.outputs;
-    inputs_ = view.inputs;
-    const std::size_t entries = count_nonzeros(view);
-    values_.resize(entries);
-    columns_.resize(entries);
-    starts_.resize(outputs_ + 1);
-    pack_short_csr(view, values_.data(), columns_.data(), starts_.data());
+    starts_.resize((outputs_ + 15) / 16 + 1);
+    measure_lookup(view, starts_.data());
+    const std::size_t steps = starts_.back().step;
+    values_.resize(starts_.back().value + kSpare);
+    indices_.resize(steps * 16);
+    masks_.resize(steps);
+    windows_.resize(steps);
+    pack_lookup(view, starts_.data(),
+                {values_.data(), indices_.data(), masks_.data(), windows_.data()});
+    count(starts_.back().value, values_, indices_, masks_, windows_, starts_);
   }
 
-  void multiply(const Floats& x, Floats& y, const std::optional<Floats>& bias,
-                const std::optional<Floats>& residual, int activation, float slope,
-                float ceiling) const {
-    const Samples samples = to_samples(x, y, inputs_, outputs_);
-    const Finish finish =
-        to_finish(bias, residual, activation, slope, ceiling, samples.rows, outputs_);
+  void run(const Samples& samples, const Finish& finish) const {
+    multiply_lookup({outputs_, inputs_, values_.data(), indices_.data(), masks_.data(),
+                     windows_.data(), starts_.data()},
+                    samples, finish);
+  }
+
+ private:
+  std::vector<float> values_;
+  std::vector<std::uint8_t> indices_;
+  std::vector<std::uint16_t> masks_;
+  std::vector<std::uint16_t> windows_;
+  std::vector<LookupStart> starts_;
+};
+
+class ShortCsrMatrix : public SmallMatrix<ShortCsrMatrix> {
+ public:
+  explicit ShortCsrMatrix(const Floats& weights) : SmallMatrix(to_weights(weights)) {
+    if (inputs_ > 65536) throw std::invalid_argument("columns of 16 bits reach 65536 inputs");
+    const WeightView view = to_weights(weights);
     const py::gil_scoped_release release;
+    starts_.resize(outputs_ + 1);
+    measure_rows(view, starts_.data());
+    values_.resize(starts_.back());
+    columns_.resize(starts_.back());
+    pack_short_csr(view, starts_.data(), values_.data(), columns_.data());
+    count(values_.size(), values_, columns_, starts_);
+  }
+
+  void run(const Samples& samples, const Finish& finish) const {
     multiply_short_csr({outputs_, inputs_, values_.data(), columns_.data(), starts_.data()},
                        samples, finish);
   }
 
-  std::size_t entries() const { return values_.size(); }
-
-  std::size_t num_bytes() const {
-    return values_.size() * sizeof(float) + columns_.size() * sizeof(columns_[0]) +
-           starts_.size() * sizeof(starts_[0]);
-  }
-
  private:
-  std::size_t outputs_ = 0;
-  std::size_t inputs_ = 0;
   std::vector<float> values_;
   std::vector<std::uint16_t> columns_;
   std::vector<std::uint64_t> starts_;
@@ -206,10 +269,24 @@ void finish(Floats& y, const std::optional<Floats>& bias, const std::optional<Fl
   finish_rows({nullptr, data, rows}, outputs, what);
 }
 
+// Blocks of `height` outputs x 1 input that hold a non-zero.
+std::size_t count_blocks(const Floats& weights, std::size_t height) {
+  const BlockedPlan plan = plan_blocked(extent(weights, 0), extent(weights, 1), height, 128);
+  const WeightView view = to_weights(weights);
+  const py::gil_scoped_release release;
+  std::vector<BlockedSegment> segments(plan.num_chunks() * plan.num_blocks() + 1);
+  return measure_blocked(plan, view, segments.data()).entries;
+}
+
+std::size_t count_widest(const Floats& weights) {
+  const WeightView view = to_weights(weights);
+  const py::gil_scoped_release release;
+  return widest_word(view);
+}
+
 template <class Matrix>
-void bind_small(py::module_& module, const char* name) {
-  py::class_<Matrix>(module, name)
-      .def(py::init<const Floats&>(), py::arg("weights").noconvert())
+py::class_<Matrix> bind_small(py::module_& module, const char* name) {
+  return py::class_<Matrix>(module, name)
       .def("multiply", &Matrix::multiply, py::arg("x").noconvert(), py::arg("y").noconvert(),
            py::arg("bias").noconvert(), py::arg("residual").noconvert(), py::arg("activation"),
            py::arg("slope"), py::arg("ceiling"))
@@ -224,13 +301,21 @@ void bind_spmm(py::module_& module) {
       .def(py::init<const Floats&, std::size_t, std::size_t>(), py::arg("weights").noconvert(),
            py::arg("height"), py::arg("block"))
       .def("multiply", &BlockedMatrix::multiply, py::arg("x").noconvert(), py::arg("y").noconvert(),
-           py::arg("bias").noconvert(), py::arg("residual").noconvert(), py::arg("activation"),
-           py::arg("slope"), py::arg("ceiling"), py::arg("scratch").noconvert())
+           py::arg("rows"), py::arg("bias").noconvert(), py::arg("residual").noconvert(),
+           py::arg("activation"), py::arg("slope"), py::arg("ceiling"),
+           py::arg("scratch").noconvert())
       .def("scratch_floats", &BlockedMatrix::scratch_floats, py::arg("rows"))
       .def("entries", &BlockedMatrix::entries)
       .def("num_bytes", &BlockedMatrix::num_bytes);
-  bind_small<BitmaskMatrix>(module, "BitmaskMatrix");
-  bind_small<ShortCsrMatrix>(module, "ShortCsrMatrix");
+  bind_small<BitmaskMatrix>(module, "BitmaskMatrix")
+      .def(py::init<const Floats&, bool>(), py::arg("weights").noconvert(), py::arg("even"));
+  bind_small<LookupMatrix>(module, "LookupMatrix")
+      .def(py::init<const Floats&>(), py::arg("weights").noconvert());
+  bind_small<ShortCsrMatrix>(module, "ShortCsrMatrix")
+      .def(py::init<const Floats&>(), py::arg("weights").noconvert());
+  module.def("panel_floats", &panel_floats, py::arg("rows"), py::arg("features"));
+  module.def("count_blocks", &count_blocks, py::arg("weights").noconvert(), py::arg("height"));
+  module.def("widest_word", &count_widest, py::arg("weights").noconvert());
   module.def("finish_rows", &finish, py::arg("y").noconvert(), py::arg("bias").noconvert(),
              py::arg("residual").noconvert(), py::arg("activation"), py::arg("slope"),
              py::arg("ceiling"));

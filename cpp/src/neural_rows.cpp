@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "neural_softmax.hpp"
 #include "secateur/neural.hpp"
 #include "spmm_vector.hpp"
 #include "variants.hpp"
@@ -15,53 +15,11 @@ struct SoftmaxArgs {
   std::size_t end;
 };
 
-SECATEUR_INLINE float largest(const float* x, std::size_t width) {
-  const std::size_t whole = width / kLanes * kLanes;
-  float found = -std::numeric_limits<float>::infinity();
-  if (whole > 0) {
-    Floats most;
-    load(most, x);
-    for (std::size_t i = kLanes; i < whole; i += kLanes) {
-      Floats next;
-      load(next, x + i);
-      most = most > next ? most : next;
-    }
-    found = max_lanes(most);
-  }
-  for (std::size_t i = whole; i < width; ++i) found = found > x[i] ? found : x[i];
-  return found;
-}
-
 struct SoftmaxRows {
   static SECATEUR_INLINE void run(const SoftmaxArgs& args) {
     const std::size_t width = args.rows->width;
     for (std::size_t row = args.begin; row < args.end; ++row) {
-      const float* x = args.rows->x + row * width;
-      float* y = args.rows->y + row * width;
-      const float most = largest(x, width);
-      Floats total{};
-      float rest = 0;
-      for (std::size_t i = 0; i < width; i += kLanes) {
-        const std::size_t here = std::min(kLanes, width - i);
-        Floats e;
-        load_some(e, x + i, here);
-        e = e - most;
-        exponential_of(e);
-        store_some(y + i, e, here);
-        if (here == kLanes) {
-          total = total + e;
-        } else {
-          for (std::size_t j = 0; j < here; ++j) rest += y[i + j];
-        }
-      }
-      const float scale = 1.0F / (sum_lanes(total) + rest);
-      for (std::size_t i = 0; i < width; i += kLanes) {
-        const std::size_t here = std::min(kLanes, width - i);
-        Floats e;
-        load_some(e, y + i, here);
-        e = e * scale;
-        store_some(y + i, e, here);
-      }
+      softmax_row(args.rows->x + row * width, args.rows->y + row * width, width);
     }
   }
 };

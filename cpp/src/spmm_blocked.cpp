@@ -1,40 +1,23 @@
 #include <algorithm>
+#include <bit>
 #include <cstdint>
-#include <memory>
-#include <vector>
 
+#include "own_memory.hpp"
 #include "secateur/spmm.hpp"
 #include "secateur/threads.hpp"
 #include "spmm_vector.hpp"
 #include "variants.hpp"
 
-#if SECATEUR_X86
-#include <immintrin.h>
-#endif
-
 namespace secateur {
 namespace {
 
 constexpr std::size_t kPanel = 64;  // samples in a panel: four vectors
-constexpr std::size_t kAlignment = 64;
 // From this many panels on a task takes a whole panel, and keeps its packed samples in its own
 // cache; with fewer, they are packed for all, and the outputs are shared out.
 constexpr std::size_t kManyPanels = 8;
 constexpr std::size_t kMaxChunk = 128;
-
-float* aligned(float* pointer) noexcept {
-  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-  const std::uintptr_t rest = address % kAlignment;
-  const std::size_t skipped = rest == 0 ? 0 : (kAlignment - rest) / sizeof(float);
-  return pointer + skipped;
-}
-
-// Grown once per thread and then kept: engines that have run once allocate nothing.
-float* own_panel(std::size_t floats) {
-  thread_local std::vector<float> memory;
-  if (memory.size() < floats + kAlignment) memory.resize(floats + kAlignment);
-  return aligned(memory.data());
-}
+constexpr std::size_t kWord = 8;  // indices in a word
+static_assert(std::endian::native == std::endian::little, "words of indices are taken apart");
 
 // ---- Samples into panels: (rows, inputs) -> (inputs, width), zeros beyond the last sample ----
 
@@ -95,35 +78,70 @@ struct ChunkArgs {
   }
 };
 
-// Accumulators in registers, in units of 16 floats: AVX-512 has 32 registers of one, AVX2 16 of a
-// half, and both want eight chains of FMAs under way.
+// How a weight becomes a vector. Four at a time: taken with one load and spread by shuffles, they
+// leave the load ports, which bound the kernel, to the samples.
+//
+// Accumulators are counted in units of 16 floats: AVX-512 has 32 registers of one, AVX2 16 of a
+// half.
 struct Plain {
   static constexpr std::size_t kUnits = 4;
-  static constexpr std::size_t kChains = 4;
 
-  static SECATEUR_INLINE void spread(const float* value, Floats& to) { to = *value + Floats{}; }
+  struct Four {
+    const float* from;
+  };
+
+  static SECATEUR_INLINE void take(const float* from, Four& to) { to.from = from; }
+
+  static SECATEUR_INLINE void spread(const Four& four, std::size_t which, Floats& to) {
+    SpreadPlain::one(four.from + which, to);
+  }
 };
 
 #if SECATEUR_X86
-// By hand: the compiler's own way from a float to a vector of its vector type is a lane at a time.
 struct Wide {
   static constexpr std::size_t kUnits = 16;
-  static constexpr std::size_t kChains = 8;
 
-  static SECATEUR_TARGET_FMA512 inline void spread(const float* value, Floats& to) {
-    const __m512 all = _mm512_set1_ps(*value);
+  struct Four {
+    Floats lanes;
+  };
+
+  static SECATEUR_TARGET_FMA512 inline void take(const float* from, Four& to) {
+    const __m512 all = _mm512_broadcast_f32x4(_mm_loadu_ps(from));
+    std::memcpy(&to.lanes, &all, sizeof(all));
+  }
+
+  // `which` is known where this is inlined, so one shuffle is left of it.
+  static SECATEUR_TARGET_FMA512 inline void spread(const Four& four, std::size_t which,
+                                                   Floats& to) {
+    __m512 all;
+    std::memcpy(&all, &four.lanes, sizeof(all));
+    switch (which) {
+      case 0:
+        all = _mm512_permute_ps(all, 0x00);
+        break;
+      case 1:
+        all = _mm512_permute_ps(all, 0x55);
+        break;
+      case 2:
+        all = _mm512_permute_ps(all, 0xAA);
+        break;
+      default:
+        all = _mm512_permute_ps(all, 0xFF);
+    }
     std::memcpy(&to, &all, sizeof(to));
   }
 };
 
 struct Narrow {
   static constexpr std::size_t kUnits = 4;
-  static constexpr std::size_t kChains = 4;
 
-  static SECATEUR_TARGET_FMA256 inline void spread(const float* value, Floats& to) {
-    const __m256 half = _mm256_broadcast_ss(value);
-    std::memcpy(&to, &half, sizeof(half));
-    std::memcpy(reinterpret_cast<char*>(&to) + sizeof(half), &half, sizeof(half));
+  using Four = Plain::Four;
+
+  static SECATEUR_INLINE void take(const float* from, Four& to) { to.from = from; }
+
+  static SECATEUR_TARGET_FMA256 inline void spread(const Four& four, std::size_t which,
+                                                   Floats& to) {
+    Spread256::one(four.from + which, to);
   }
 };
 #endif
@@ -134,62 +152,66 @@ struct Cursor {
   const std::uint16_t* order;
 };
 
-// `Side` block rows of `count` entries each, for `Vectors` vectors of samples.
-template <class Level, std::size_t Height, std::size_t Vectors, std::size_t Side>
-SECATEUR_INLINE void add_rows(const Cursor& at, std::size_t count, const float* x, float* sums,
-                              std::size_t width) {
-  Floats acc[Side][Height][Vectors];
-#pragma GCC unroll 16
-  for (std::size_t s = 0; s < Side; ++s) {
-#pragma GCC unroll 16
+// `Count` entries of one block row. Their indices come with one load and are taken apart in integer
+// registers: a load each would cost a sixth of the kernel's speed.
+template <class Level, std::size_t Height, std::size_t Vectors, std::size_t Width,
+          std::size_t Count>
+SECATEUR_INLINE void add_entries(const Cursor& at, const float* x, Floats (&acc)[Height][Vectors]) {
+  std::uint64_t word;
+  std::memcpy(&word, at.indices, sizeof(word));
+  typename Level::Four four;
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < Count; ++i) {
+    const float* from = x + (word & 0xFFU) * Width;
+    word >>= 8U;
+    Floats samples[Vectors];
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < Vectors; ++v) load(samples[v], from + v * kLanes);
+#pragma GCC unroll 8
     for (std::size_t h = 0; h < Height; ++h) {
-#pragma GCC unroll 16
-      for (std::size_t v = 0; v < Vectors; ++v) {
-        load(acc[s][h][v], sums + (at.order[s] * Height + h) * width + v * kLanes);
-      }
-    }
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-#pragma GCC unroll 16
-    for (std::size_t s = 0; s < Side; ++s) {
-      const std::size_t entry = s * count + i;
-      const float* from = x + at.indices[entry] * width;
-      Floats samples[Vectors];
-#pragma GCC unroll 16
-      for (std::size_t v = 0; v < Vectors; ++v) load(samples[v], from + v * kLanes);
-#pragma GCC unroll 16
-      for (std::size_t h = 0; h < Height; ++h) {
-        Floats weight;
-        Level::spread(at.values + entry * Height + h, weight);
-#pragma GCC unroll 16
-        for (std::size_t v = 0; v < Vectors; ++v) acc[s][h][v] += weight * samples[v];
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (std::size_t s = 0; s < Side; ++s) {
-#pragma GCC unroll 16
-    for (std::size_t h = 0; h < Height; ++h) {
-#pragma GCC unroll 16
-      for (std::size_t v = 0; v < Vectors; ++v) {
-        store(sums + (at.order[s] * Height + h) * width + v * kLanes, acc[s][h][v]);
-      }
+      const std::size_t which = (i * Height + h) % 4;
+      if (which == 0) Level::take(at.values + i * Height + h, four);
+      Floats weight;
+      Level::spread(four, which, weight);
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < Vectors; ++v) acc[h][v] += weight * samples[v];
     }
   }
 }
 
-template <class Level, std::size_t Height, std::size_t Vectors, std::size_t Side>
-SECATEUR_INLINE void add_group(Cursor& at, const BlockedGroup& group, std::size_t rows,
-                               const float* x, float* sums, std::size_t width) {
-  for (; rows >= Side; rows -= Side) {
-    add_rows<Level, Height, Vectors, Side>(at, group.count, x, sums, width);
-    at.values += Side * group.count * Height;
-    at.indices += Side * group.count;
-    at.order += Side;
+// Block rows of one count, which is 8 n + Rest. Written out for each Rest, a row has no branch but
+// its loop of n, the same for the whole group and so predicted.
+template <class Level, std::size_t Height, std::size_t Vectors, std::size_t Width, std::size_t Rest>
+SECATEUR_INLINE void add_group(Cursor& given, const BlockedGroup& group, const float* x,
+                               float* sums) {
+  Cursor at = given;
+  const std::size_t whole = group.count / kWord;
+  for (std::size_t row = 0; row < group.rows; ++row) {
+    float* own = sums + *at.order * Height * Width;
+    Floats acc[Height][Vectors];
+#pragma GCC unroll 8
+    for (std::size_t h = 0; h < Height; ++h) {
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < Vectors; ++v) load(acc[h][v], own + h * Width + v * kLanes);
+    }
+    for (std::size_t n = 0; n < whole; ++n) {
+      add_entries<Level, Height, Vectors, Width, kWord>(at, x, acc);
+      at.values += kWord * Height;
+      at.indices += kWord;
+    }
+    if constexpr (Rest > 0) {
+      add_entries<Level, Height, Vectors, Width, Rest>(at, x, acc);
+      at.values += Rest * Height;
+      at.indices += Rest;
+    }
+#pragma GCC unroll 8
+    for (std::size_t h = 0; h < Height; ++h) {
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < Vectors; ++v) store(own + h * Width + v * kLanes, acc[h][v]);
+    }
+    ++at.order;
   }
-  if constexpr (Side > 1) {
-    if (rows > 0) add_group<Level, Height, Vectors, Side / 2>(at, group, rows, x, sums, width);
-  }
+  given = at;
 }
 
 // Vectors a pass can hold, halved until they fit.
@@ -203,40 +225,94 @@ SECATEUR_INLINE void add_segment(const ChunkArgs& args, const BlockedSegment& se
                                  const BlockedSegment& next, const float* x, float* sums) {
   constexpr std::size_t kWidth = Vectors * kLanes;
   constexpr std::size_t kPass = pass_vectors(Vectors, Height, Level::kUnits);
-  constexpr std::size_t kSide = std::max<std::size_t>(1, Level::kChains / (Height * kPass));
   const Blocked& w = *args.weights;
   for (std::size_t v = 0; v < Vectors; v += kPass) {
     Cursor at{w.values + segment.entry * Height, w.indices + segment.entry, w.order + segment.row};
+    const float* from = x + v * kLanes;
+    float* to = sums + v * kLanes;
     for (std::size_t g = segment.group; g < next.group; ++g) {
-      const BlockedGroup group = w.groups[g];
-      add_group<Level, Height, kPass, kSide>(at, group, group.rows, x + v * kLanes,
-                                             sums + v * kLanes, kWidth);
+      switch (const BlockedGroup group = w.groups[g]; group.count % kWord) {
+#define SECATEUR_REST(rest)                                             \
+  case rest:                                                            \
+    add_group<Level, Height, kPass, kWidth, rest>(at, group, from, to); \
+    break;
+        SECATEUR_REST(0)
+        SECATEUR_REST(1)
+        SECATEUR_REST(2)
+        SECATEUR_REST(3)
+        SECATEUR_REST(4)
+        SECATEUR_REST(5)
+        SECATEUR_REST(6)
+        SECATEUR_REST(7)
+#undef SECATEUR_REST
+        default:
+          break;
+      }
     }
   }
 }
 
-// Apart from the sums, so that every activation is compiled once per instruction set and not once
-// per shape of the sums.
+// Bias and activation of a chunk's sums, into `to`, which may be where they are. Apart from the
+// products, so that every activation is compiled once per instruction set and not once per shape.
+SECATEUR_INLINE void finish_sums(const ChunkArgs& args, float* to) {
+  const Finish& finish = *args.finish;
+  const std::size_t outputs = args.num_outputs();
+  if (finish.bias != nullptr || to != args.sums) {
+    for (std::size_t n = 0; n < outputs; ++n) {
+      const float bias = finish.bias == nullptr ? 0.0F : finish.bias[args.first_output() + n];
+      for (std::size_t at = n * args.width; at < (n + 1) * args.width; at += kLanes) {
+        Floats sums;
+        load(sums, args.sums + at);
+        sums = sums + bias;
+        store(to + at, sums);
+      }
+    }
+  }
+  activate_all(to, outputs * args.width, finish);
+}
+
+// Sixteen samples at a time: rows of y that are a multiple of 4 KiB apart share one set of L1, and
+// with more of them every line would be fetched anew.
 struct WriteOutputs {
   static SECATEUR_INLINE void run(const ChunkArgs& args) {
+    finish_sums(args, args.sums);
     const std::size_t all = args.weights->plan.outputs;
-    const std::size_t first = args.first_output();
     const std::size_t outputs = args.num_outputs();
-    for (std::size_t n = 0; n < outputs; n += kLanes) {
-      const std::size_t here = std::min(kLanes, outputs - n);
-      for (std::size_t row = 0; row < args.rows; row += kLanes) {
+    for (std::size_t row = 0; row < args.rows; row += kLanes) {
+      const std::size_t samples = std::min(kLanes, args.rows - row);
+      for (std::size_t n = 0; n < outputs; n += kLanes) {
+        const std::size_t here = std::min(kLanes, outputs - n);
         Floats square[kLanes];
+#pragma GCC unroll 16
         for (std::size_t i = 0; i < kLanes; ++i) {
           load(square[i], args.sums + (n + i) * args.width + row);
         }
         transpose_lanes(square);
-        const std::size_t samples = std::min(kLanes, args.rows - row);
+        const std::size_t offset = (args.first_row + row) * all + args.first_output() + n;
+        const float* residual = args.finish->residual;
+        if (samples == kLanes && here == kLanes && residual == nullptr) {
+#pragma GCC unroll 16
+          for (std::size_t i = 0; i < kLanes; ++i) store(args.y + offset + i * all, square[i]);
+          continue;
+        }
         for (std::size_t i = 0; i < samples; ++i) {
-          const std::size_t offset = (args.first_row + row + i) * all + first + n;
-          finish_some(square[i], *args.finish, first + n, offset, here, args.y);
+          if (residual != nullptr) {
+            Floats other;
+            load_some(other, residual + offset + i * all, here);
+            square[i] = square[i] + other;
+          }
+          store_some(args.y + offset + i * all, square[i], here);
         }
       }
     }
+  }
+};
+
+// The same into panels, for a product that reads them: nothing is turned.
+struct WritePanel {
+  static SECATEUR_INLINE void run(const ChunkArgs& args) {
+    finish_sums(args, args.y + args.first_row * args.weights->plan.outputs +
+                          args.first_output() * args.width);
   }
 };
 
@@ -309,17 +385,22 @@ struct Panels {
 
 }  // namespace
 
-std::size_t blocked_scratch(const BlockedPlan& plan, std::size_t rows) {
-  const std::size_t panels = ceil_div(rows, kPanel);
-  if (panels >= kManyPanels) return 0;
-  return (panels * kPanel * plan.inputs) * sizeof(float) + kAlignment;
+std::size_t panel_floats(std::size_t rows, std::size_t features) {
+  const std::size_t last = rows == 0 ? 0 : (rows - 1) / kPanel;
+  return features * (last * kPanel + panel_width(rows - last * kPanel));
 }
 
-void multiply_blocked(const Blocked& weights, const Samples& samples, const Finish& finish,
-                      float* scratch) {
+std::size_t blocked_scratch(const BlockedPlan& plan, std::size_t rows) {
+  if (ceil_div(rows, kPanel) >= kManyPanels) return 0;
+  return panel_floats(rows, plan.inputs) * sizeof(float) + kAlignment;
+}
+
+void multiply_blocked(const Blocked& weights, const Samples& samples, const PanelUse& use,
+                      const Finish& finish, float* scratch) {
   const Panels panels{samples, weights.plan.inputs};
   const auto multiply = kernel_for(weights.plan.height);
-  const auto write = fma_variant<WriteOutputs, ChunkArgs>();
+  const auto write =
+      use.y ? fma_variant<WritePanel, ChunkArgs>() : fma_variant<WriteOutputs, ChunkArgs>();
   const auto pack = fma_variant<PackPanel, PackArgs>();
   const std::size_t chunks = weights.plan.num_chunks();
   const std::size_t inputs = weights.plan.inputs;
@@ -334,23 +415,31 @@ void multiply_blocked(const Blocked& weights, const Samples& samples, const Fini
   };
   if (panels.count() >= kManyPanels) {
     parallel_for(panels.count(), [&](std::size_t panel) {
-      float* packed = own_panel(kPanel * inputs);
-      pack(panels.pack(panel, 0, inputs, packed));
+      const float* packed = samples.x + panel * kPanel * inputs;
+      if (!use.x) {
+        float* own = own_floats(kPanel * inputs);
+        pack(panels.pack(panel, 0, inputs, own));
+        packed = own;
+      }
       for (std::size_t chunk = 0; chunk < chunks; ++chunk) one(panel, chunk, packed);
     });
     return;
   }
-  float* packed = aligned(scratch);
-  // A quarter of a millisecond's work is worth handing out; less is packed right here.
-  constexpr std::size_t kPackTask = std::size_t{1} << 16;
-  const std::size_t step = std::max(kLanes, kPackTask / kPanel);
-  const std::size_t pieces = ceil_div(inputs, step);
-  parallel_for(panels.count() * pieces, [&](std::size_t task) {
-    const std::size_t panel = task / pieces;
-    const std::size_t begin = task % pieces * step;
-    pack(panels.pack(panel, begin, std::min(inputs, begin + step),
-                     packed + panel * kPanel * inputs));
-  });
+  const float* packed = samples.x;
+  if (!use.x) {
+    float* own = aligned(scratch);
+    // A quarter of a millisecond's work is worth handing out; less is packed right here.
+    constexpr std::size_t kPackTask = std::size_t{1} << 16;
+    const std::size_t step = std::max(kLanes, kPackTask / kPanel);
+    const std::size_t pieces = ceil_div(inputs, step);
+    parallel_for(panels.count() * pieces, [&](std::size_t task) {
+      const std::size_t panel = task / pieces;
+      const std::size_t begin = task % pieces * step;
+      pack(
+          panels.pack(panel, begin, std::min(inputs, begin + step), own + panel * kPanel * inputs));
+    });
+    packed = own;
+  }
   parallel_for(panels.count() * chunks, [&](std::size_t task) {
     const std::size_t panel = task % panels.count();
     one(panel, task / panels.count(), packed + panel * kPanel * inputs);

@@ -4,12 +4,9 @@
 #include <cstdint>
 
 #include "secateur/spmm.hpp"
+#include "spmm_tasks.hpp"
 #include "spmm_vector.hpp"
 #include "variants.hpp"
-
-#if SECATEUR_X86
-#include <immintrin.h>
-#endif
 
 namespace secateur {
 namespace {
@@ -75,8 +72,7 @@ struct ExpandAvx2 {
 struct ExpandAvx512 {
   static SECATEUR_TARGET_FMA512 inline void word(const float* values, std::uint32_t mask,
                                                  Floats& to) {
-    const __m512 moved =
-        _mm512_maskz_expand_ps(static_cast<__mmask16>(mask), _mm512_loadu_ps(values));
+    const __m512 moved = expand_lanes(values, mask);
     std::memcpy(&to, &moved, sizeof(to));
   }
 };
@@ -86,7 +82,6 @@ struct ExpandAvx512 {
 struct RowArgs {
   const Bitmask* weights;
   const Samples* samples;
-  const Finish* finish;
   std::size_t first_row;
   std::size_t first_output;
   std::size_t last_output;
@@ -102,7 +97,8 @@ SECATEUR_INLINE void add_word(const RowArgs& args, const float*& values, std::ui
                               std::size_t input, std::size_t chain, Sums<Num, Chains>& sums) {
   Floats weight;
   Expand::word(values, mask, weight);
-  values += std::popcount(mask);
+  const std::size_t fixed = args.weights->per_word;
+  values += fixed > 0 ? fixed : static_cast<std::size_t>(std::popcount(mask));
   const float* x = args.samples->x + args.first_row * args.weights->inputs + input;
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < Num; ++m) {
@@ -154,8 +150,7 @@ SECATEUR_INLINE void multiply_outputs(const RowArgs& args) {
     for (std::size_t m = 0; m < Num; ++m) {
       Floats sums;
       load(sums, totals + m * kLanes);
-      finish_some(sums, *args.finish, first, (args.first_row + m) * all + first, here,
-                  args.samples->y);
+      store_some(args.samples->y + (args.first_row + m) * all + first, sums, here);
     }
   }
 }
@@ -204,7 +199,6 @@ RowKernel bitmask_kernel(std::size_t num) {
 struct CsrArgs {
   const ShortCsr* weights;
   const Samples* samples;
-  const Finish* finish;
   std::size_t row;
   std::size_t first_output;
   std::size_t last_output;
@@ -262,8 +256,7 @@ struct CsrOutputs {
       for (std::size_t i = 0; i < here; ++i) totals[i] = csr_output<Gather>(args, first + i);
       Floats sums;
       load(sums, totals);
-      finish_some(sums, *args.finish, first, args.row * args.weights->outputs + first, here,
-                  args.samples->y);
+      store_some(args.samples->y + args.row * args.weights->outputs + first, sums, here);
     }
   }
 };
@@ -278,28 +271,13 @@ auto csr_kernel() {
 #endif
 }
 
-// Outputs per task: about 64 Ki weights or 256 KiB of values to read, in whole vectors of outputs.
-std::size_t outputs_per_task(std::size_t outputs, std::uint64_t work) {
-  constexpr std::uint64_t kTask = std::uint64_t{1} << 14;
-  const std::uint64_t each = std::max<std::uint64_t>(1, work / std::max<std::size_t>(1, outputs));
-  return ceil_div(std::max<std::size_t>(1, kTask / each), kLanes) * kLanes;
-}
-
-struct FinishArgs {
-  const Samples* samples;
-  const Finish* finish;
-  std::size_t outputs;
-  std::size_t first_row;
-  std::size_t last_row;
-};
-
-struct FinishRows {
+struct FinishBlock {
   static SECATEUR_INLINE void run(const FinishArgs& args) {
     for (std::size_t row = args.first_row; row < args.last_row; ++row) {
       const std::size_t offset = row * args.outputs;
       Floats sums;
-      for (std::size_t n = 0; n < args.outputs; n += kLanes) {
-        const std::size_t here = std::min(kLanes, args.outputs - n);
+      for (std::size_t n = args.first_output; n < args.last_output; n += kLanes) {
+        const std::size_t here = std::min(kLanes, args.last_output - n);
         load_some(sums, args.samples->y + offset + n, here);
         finish_some(sums, *args.finish, n, offset + n, here, args.samples->y);
       }
@@ -308,6 +286,13 @@ struct FinishRows {
 };
 
 }  // namespace
+
+void finish_block(const FinishArgs& args) {
+  const Finish& finish = *args.finish;
+  const bool is_nothing = finish.bias == nullptr && finish.residual == nullptr &&
+                          finish.activation == Activation::linear;
+  if (!is_nothing) fma_variant<FinishBlock, FinishArgs>()(args);
+}
 
 void multiply_bitmask(const Bitmask& weights, const Samples& samples, const Finish& finish) {
   const std::uint64_t words = weights.outputs * ceil_div(weights.inputs, kLanes);
@@ -318,8 +303,9 @@ void multiply_bitmask(const Bitmask& weights, const Samples& samples, const Fini
     const std::size_t end = std::min(weights.outputs, begin + step);
     for (std::size_t row = 0; row < samples.rows; row += kMaxSamples) {
       const std::size_t num = std::min(kMaxSamples, samples.rows - row);
-      bitmask_kernel(num)({&weights, &samples, &finish, row, begin, end});
+      bitmask_kernel(num)({&weights, &samples, row, begin, end});
     }
+    finish_block({&samples, &finish, weights.outputs, 0, samples.rows, begin, end});
   });
 }
 
@@ -330,15 +316,15 @@ void multiply_short_csr(const ShortCsr& weights, const Samples& samples, const F
     const std::size_t begin = task * step;
     const std::size_t end = std::min(weights.outputs, begin + step);
     for (std::size_t row = 0; row < samples.rows; ++row) {
-      kernel({&weights, &samples, &finish, row, begin, end});
+      kernel({&weights, &samples, row, begin, end});
     }
+    finish_block({&samples, &finish, weights.outputs, 0, samples.rows, begin, end});
   });
 }
 
 void finish_rows(const Samples& samples, std::size_t outputs, const Finish& finish) {
-  const auto kernel = fma_variant<FinishRows, FinishArgs>();
   parallel_spans(samples.rows, 4 * outputs, [&](std::size_t begin, std::size_t end) {
-    kernel({&samples, &finish, outputs, begin, end});
+    finish_block({&samples, &finish, outputs, begin, end, 0, outputs});
   });
 }
 

@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "secateur/simd.hpp"
+
 namespace secateur {
 namespace {
 
@@ -71,6 +73,18 @@ struct Job {
   }
 };
 
+// Waking a sleeping thread takes some 5 to 50 microseconds, as long as a small layer of a network
+// takes to compute, and calls come in quick succession. So whoever waits looks for a moment first.
+template <class Ready>
+void wait_briefly(const Ready& ready) noexcept {
+  constexpr int kLooks = 1000;
+  for (int look = 0; look < kLooks && !ready(); ++look) {
+#if SECATEUR_X86
+    __builtin_ia32_pause();
+#endif
+  }
+}
+
 class Pool {
  public:
   explicit Pool(int num_workers) {
@@ -99,6 +113,7 @@ class Pool {
     }
     wake_.notify_all();
     job.run();
+    wait_briefly([this] { return active_.load() == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     job_ = nullptr;  // a worker that wakes only now finds nothing to do
     idle_.wait(lock, [this] { return active_ == 0; });
@@ -109,6 +124,9 @@ class Pool {
     std::size_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      lock.unlock();
+      wait_briefly([&] { return stop_.load() || generation_.load() != seen; });
+      lock.lock();
       wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
       if (stop_) return;
       seen = generation_;
@@ -127,9 +145,10 @@ class Pool {
   std::condition_variable idle_;
   std::vector<std::thread> workers_;
   Job* job_ = nullptr;
-  std::size_t generation_ = 0;
-  std::size_t active_ = 0;
-  bool stop_ = false;
+  // Written under the mutex; atomic, as wait_briefly reads them without it.
+  std::atomic<std::size_t> generation_{0};
+  std::atomic<std::size_t> active_{0};
+  std::atomic<bool> stop_{false};
 };
 
 // `busy` is held for as long as a parallel_for uses the pool. Everything is reached through one

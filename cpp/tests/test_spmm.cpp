@@ -60,36 +60,69 @@ struct Case {
 
 void blocked(Case& one, std::size_t height, std::size_t block) {
   const BlockedPlan plan = plan_blocked(one.outputs, one.inputs, height, block);
-  const BlockedSizes sizes = measure_blocked(plan, one.view());
-  std::vector<float> values(sizes.entries * height);
-  std::vector<std::uint8_t> indices(sizes.entries);
+  std::vector<BlockedSegment> segments(plan.num_chunks() * plan.num_blocks() + 1);
+  const BlockedSizes sizes = measure_blocked(plan, one.view(), segments.data());
+  std::vector<float> values(sizes.entries * height + kBlockedSpare);
+  std::vector<std::uint8_t> indices(sizes.entries + kBlockedSpare);
   std::vector<std::uint16_t> order(sizes.rows);
   std::vector<BlockedGroup> groups(sizes.groups);
-  std::vector<BlockedSegment> segments(plan.num_chunks() * plan.num_blocks() + 1);
-  pack_blocked(plan, one.view(),
-               {values.data(), indices.data(), order.data(), groups.data(), segments.data()});
+  pack_blocked(plan, one.view(), segments.data(),
+               {values.data(), indices.data(), order.data(), groups.data()});
   std::vector<float> scratch(blocked_scratch(plan, one.rows) / sizeof(float));
   multiply_blocked(
       {plan, values.data(), indices.data(), order.data(), groups.data(), segments.data()},
-      one.samples(), one.finish(), scratch.data());
+      one.samples(), {false, false}, one.finish(), scratch.data());
+  one.check();
+}
+
+void bitmask(Case& one, bool even) {
+  const std::size_t words = (one.inputs + 15) / 16;
+  std::vector<std::uint64_t> starts(one.outputs + 1);
+  measure_rows(one.view(), starts.data());
+  const std::size_t per_word = even ? widest_word(one.view()) : 0;
+  if (even) {
+    for (std::size_t i = 0; i <= one.outputs; ++i) starts[i] = i * words * per_word;
+  }
+  std::vector<float> values(starts.back() + 16);
+  std::vector<std::uint16_t> masks(one.outputs * words);
+  pack_bitmask(one.view(), starts.data(), per_word, values.data(), masks.data());
+  multiply_bitmask({one.outputs, one.inputs, per_word, values.data(), masks.data(), starts.data()},
+                   one.samples(), one.finish());
+  one.check();
+}
+
+void lookup(Case& one) {
+  std::vector<LookupStart> starts((one.outputs + 15) / 16 + 1);
+  measure_lookup(one.view(), starts.data());
+  const std::size_t steps = starts.back().step;
+  std::vector<float> values(starts.back().value + 16);
+  std::vector<std::uint8_t> indices(steps * 16);
+  std::vector<std::uint16_t> masks(steps);
+  std::vector<std::uint16_t> windows(steps);
+  pack_lookup(one.view(), starts.data(),
+              {values.data(), indices.data(), masks.data(), windows.data()});
+  multiply_lookup({one.outputs, one.inputs, values.data(), indices.data(), masks.data(),
+                   windows.data(), starts.data()},
+                  one.samples(), one.finish());
+  one.check();
+}
+
+void short_csr(Case& one) {
+  std::vector<std::uint64_t> starts(one.outputs + 1);
+  measure_rows(one.view(), starts.data());
+  std::vector<float> values(starts.back());
+  std::vector<std::uint16_t> columns(starts.back());
+  pack_short_csr(one.view(), starts.data(), values.data(), columns.data());
+  multiply_short_csr({one.outputs, one.inputs, values.data(), columns.data(), starts.data()},
+                     one.samples(), one.finish());
   one.check();
 }
 
 void small(Case& one) {
-  const std::uint64_t count = count_nonzeros(one.view());
-  std::vector<float> values(count + 16);
-  std::vector<std::uint16_t> masks(one.outputs * ((one.inputs + 15) / 16));
-  std::vector<std::uint64_t> starts(one.outputs + 1);
-  pack_bitmask(one.view(), values.data(), masks.data(), starts.data());
-  multiply_bitmask({one.outputs, one.inputs, values.data(), masks.data(), starts.data()},
-                   one.samples(), one.finish());
-  one.check();
-  std::vector<float> entries(count);
-  std::vector<std::uint16_t> columns(count);
-  pack_short_csr(one.view(), entries.data(), columns.data(), starts.data());
-  multiply_short_csr({one.outputs, one.inputs, entries.data(), columns.data(), starts.data()},
-                     one.samples(), one.finish());
-  one.check();
+  bitmask(one, false);
+  bitmask(one, true);
+  lookup(one);
+  short_csr(one);
 }
 
 void products_of_every_tail_are_right() {
@@ -123,6 +156,57 @@ void rows_are_normalised() {
   }
 }
 
+// Against the definition, with keys masked, widths of any size and the weights asked for.
+void attention_is_right(std::size_t queries, std::size_t keys, std::size_t width) {
+  const std::size_t heads = 2;
+  std::vector<float> q = random_floats(queries * heads * width, 1, 6);
+  std::vector<float> k = random_floats(keys * heads * width, 1, 7);
+  std::vector<float> v = random_floats(keys * heads * width, 1, 8);
+  std::vector<float> out(q.size());
+  std::vector<float> weights(heads * queries * keys);
+  std::vector<std::uint8_t> mask(keys, 1);
+  mask[keys / 2] = 0;
+  const std::size_t row = heads * width;
+  attend({{q.data(), queries * row, row, width},
+          {k.data(), keys * row, row, width},
+          {v.data(), keys * row, row, width},
+          {out.data(), queries * row, row, width},
+          1,
+          queries,
+          keys,
+          heads,
+          width,
+          width,
+          mask.data(),
+          {0, 0, 0, 1},
+          -1e30F,
+          weights.data()});
+  for (std::size_t head = 0; head < heads; ++head) {
+    for (std::size_t i = 0; i < queries; ++i) {
+      std::vector<double> e(keys);
+      double total = 0;
+      for (std::size_t j = 0; j < keys; ++j) {
+        double score = 0;
+        for (std::size_t w = 0; w < width; ++w) {
+          score += static_cast<double>(q[i * row + head * width + w]) *
+                   static_cast<double>(k[j * row + head * width + w]);
+        }
+        e[j] = mask[j] != 0 ? std::exp(score) : keys == 1 ? 1 : 0;
+        total += e[j];
+      }
+      for (std::size_t w = 0; w < width; ++w) {
+        double wanted = 0;
+        for (std::size_t j = 0; j < keys; ++j) {
+          wanted += e[j] / total * static_cast<double>(v[j * row + head * width + w]);
+        }
+        CHECK(std::abs(wanted - static_cast<double>(out[i * row + head * width + w])) < 1e-5);
+      }
+      const float found = weights[(head * queries + i) * keys];
+      CHECK(std::abs(e[0] / total - static_cast<double>(found)) < 1e-5);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -133,6 +217,11 @@ int main() {
       set_active_simd(level);
       products_of_every_tail_are_right();
       rows_are_normalised();
+      for (const std::size_t size : {1U, 15U, 16U, 17U, 65U}) {
+        attention_is_right(size, 20, 8);
+        attention_is_right(5, size, 33);
+        attention_is_right(7, 70, size);
+      }
     }
   }
   return 0;

@@ -10,6 +10,7 @@ def set_num_threads(count: int) -> None: ...
 def simd() -> str: ...
 def detected_simd() -> str: ...
 def set_simd(name: str) -> None: ...
+def peak_flops(rounds: int) -> float: ...
 def all_finite(matrix: NDArray[Any], dtype: int) -> bool: ...
 def squared_sums(
     matrix: NDArray[Any],
@@ -195,6 +196,7 @@ class BlockedMatrix:
         self,
         x: NDArray[np.float32],
         y: NDArray[np.float32],
+        rows: int,
         bias: NDArray[np.float32] | None,
         residual: NDArray[np.float32] | None,
         activation: int,
@@ -207,6 +209,21 @@ class BlockedMatrix:
     def num_bytes(self) -> int: ...
 
 class BitmaskMatrix:
+    def __init__(self, weights: NDArray[np.float32], even: bool) -> None: ...
+    def multiply(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32] | None,
+        activation: int,
+        slope: float,
+        ceiling: float,
+    ) -> None: ...
+    def entries(self) -> int: ...
+    def num_bytes(self) -> int: ...
+
+class LookupMatrix:
     def __init__(self, weights: NDArray[np.float32]) -> None: ...
     def multiply(
         self,
@@ -244,8 +261,20 @@ def finish_rows(
     slope: float,
     ceiling: float,
 ) -> None: ...
+def panel_floats(rows: int, features: int) -> int: ...
+def count_blocks(weights: NDArray[np.float32], height: int) -> int: ...
+def widest_word(weights: NDArray[np.float32]) -> int: ...
 
-# neural: along the rows of (rows, width) matrices.
+# neural: along the rows of (rows, width) matrices, and attention.
+def attend(
+    query: NDArray[np.float32],
+    key: NDArray[np.float32],
+    value: NDArray[np.float32],
+    out: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
+    masked: float,
+    weights: NDArray[np.float32] | None,
+) -> None: ...
 def softmax_rows(x: NDArray[np.float32], y: NDArray[np.float32]) -> None: ...
 def normalize_rows(
     x: NDArray[np.float32],

@@ -21,3 +21,9 @@ def test_unknown_instruction_sets_are_refused():
     with pytest.raises(InvalidArgumentError, match="sse9"):
         runtime.set_simd("sse9")
     assert runtime.simd() == before
+
+
+def test_the_peak_is_measured(every_setting):
+    assert 1e8 < runtime.peak_flops(1) < 1e14
+    with pytest.raises(InvalidArgumentError, match="at least one round"):
+        runtime.peak_flops(0)

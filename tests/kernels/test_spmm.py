@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ from secateur.activations import Activation
 from secateur.errors import InvalidArgumentError
 
 TAILS = [0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 65]
-KINDS = ["blocked 1", "blocked 2", "blocked 4", "blocked 8", "bitmask", "csr"]
+KINDS = ["blocked 1", "blocked 2", "blocked 4", "blocked 8", "bitmask", "n:m", "lookup", "csr"]
+SMALL: dict[str, Any] = {
+    "bitmask": spmm.pack_bitmask,
+    "n:m": partial(spmm.pack_bitmask, even=True),
+    "lookup": spmm.pack_lookup,
+    "csr": spmm.pack_short_csr,
+}
 
 pytestmark = pytest.mark.usefixtures("every_setting")
 
@@ -47,10 +54,9 @@ def multiply(
     if kind.startswith("blocked"):
         matrix = spmm.pack_blocked(weights, int(kind.split()[1]), block)
         scratch = np.full(matrix.scratch_floats(rows), np.nan, np.float32)
-        spmm.multiply_blocked(matrix, x, y, bias, residual, done, scratch)
+        spmm.multiply_blocked(matrix, x, y, rows, bias, residual, done, scratch)
     else:
-        pack: Any = spmm.pack_bitmask if kind == "bitmask" else spmm.pack_short_csr
-        spmm.multiply_small(pack(weights), x, y, bias, residual, done)
+        spmm.multiply_small(SMALL[kind](weights), x, y, bias, residual, done)
     assert (room[rows * outputs :] == 7).all()
     return y
 
@@ -125,6 +131,8 @@ def test_activations_are_right_to_a_few_ulp(activation: Activation) -> None:
     expected = reference.activate(x, activation.kernel, activation.slope, ceiling)
     # Relative for the smooth, and to the size of x where the formula itself cancels.
     bound = 3e-6 * np.abs(expected) + 2e-7 * np.minimum(np.abs(x), 1)
+    if activation.kernel == "gelu":  # 1 + erf cancels, as it does in TensorFlow
+        bound += 1e-6 * np.minimum(np.abs(x), 1)
     assert (np.abs(y[0] - expected) <= bound + 1e-37).all()
 
 
@@ -167,6 +175,63 @@ def test_weights_may_have_any_strides() -> None:
         assert (multiply(kind, turned, x) == multiply(kind, weights, x)).all()
 
 
+@pytest.mark.parametrize("rows", [0, 1, 16, 17, 33, 64, 65, 130, 520])
+@pytest.mark.parametrize("height", [1, 4])
+def test_products_hand_over_panels(rows: int, height: int) -> None:
+    first, second = make(75, 90, 0.3), make(33, 75, 0.3)
+    x = np.random.default_rng(1).standard_normal((rows, 90)).astype(np.float32)
+    bias = np.random.default_rng(2).standard_normal(75).astype(np.float32)
+    relu, linear = Epilogue.of(Activation("relu")), Epilogue()
+    one, two = spmm.pack_blocked(first, height), spmm.pack_blocked(second, height)
+    scratch = np.empty(max(one.scratch_floats(rows), two.scratch_floats(rows)), np.float32)
+    hidden = np.full(spmm.panel_floats(rows, 75) + 32, np.nan, np.float32)
+    start = -hidden.ctypes.data % 64 // 4
+    panels = hidden[start : start + spmm.panel_floats(rows, 75)]
+    y, expected = np.empty((2, rows, 33), np.float32)
+    spmm.multiply_blocked(one, x, panels, rows, bias, None, relu, scratch)
+    spmm.multiply_blocked(two, panels, y, rows, None, None, linear, np.empty(0, np.float32))
+    between = multiply(f"blocked {height}", first, x, bias, None, relu)
+    spmm.multiply_blocked(two, between, expected, rows, None, None, linear, scratch)
+    assert (y == expected).all()
+    with pytest.raises(ValueError, match="extent"):
+        spmm.multiply_blocked(one, x, panels[1:], rows, bias, None, relu, scratch)
+    with pytest.raises(ValueError, match="no residual"):
+        spmm.multiply_blocked(one, x, panels, rows, bias, panels, relu, scratch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_entries_are_the_non_zeros(kind: str) -> None:
+    weights = make(70, 90, 0.3)
+    if kind.startswith("blocked"):
+        height = int(kind.split()[1])
+        blocks = np.pad(weights, ((0, -70 % height), (0, 0))).reshape(-1, height, 90)
+        expected = int(np.count_nonzero(blocks.any(axis=1)))
+        assert spmm.pack_blocked(weights, height).entries() == expected
+        assert spmm.count_blocks(weights, height) == expected
+    else:
+        assert SMALL[kind](weights).entries() == np.count_nonzero(weights)
+
+
+def test_the_widest_word_is_found_in_both_orders() -> None:
+    weights = make(37, 90, 0.3)
+    words = np.pad(weights != 0, ((0, 0), (0, -90 % 16))).reshape(37, -1, 16)
+    expected = int(words.sum(axis=2).max())
+    assert spmm.widest_word(weights) == spmm.widest_word(np.asfortranarray(weights)) == expected
+
+
+@pytest.mark.parametrize(("kept", "group"), [(2, 4), (1, 4), (4, 8)])
+def test_n_to_m_patterns_need_no_more_room_than_their_non_zeros(kept: int, group: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((40, 64)).astype(np.float32)
+    order = rng.random((40, 64 // group, group)).argsort(axis=2).reshape(40, 64)
+    weights[order >= kept] = 0
+    packed, free = spmm.pack_bitmask(weights, even=True), spmm.pack_bitmask(weights)
+    assert packed.num_bytes() == free.num_bytes()
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    expected = reference.multiply(weights, x, None, None, ("linear", 0.0, np.inf))
+    np.testing.assert_allclose(multiply("n:m", weights, x), expected, rtol=0, atol=1e-5)
+
+
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="height must be"):
         spmm.pack_blocked(np.eye(4, dtype=np.float32), 3)
@@ -182,7 +247,7 @@ def test_bad_shapes_are_refused() -> None:
         spmm.multiply_small(matrix, bad, good, None, None, Epilogue())
     with pytest.raises(ValueError, match="scratch"):
         spmm.multiply_blocked(
-            spmm.pack_blocked(np.eye(4, dtype=np.float32)), good, good.copy(), None, None,
+            spmm.pack_blocked(np.eye(4, dtype=np.float32)), good, good.copy(), 2, None, None,
             Epilogue(), np.empty(0, np.float32),
         )  # fmt: skip
 

@@ -7,14 +7,16 @@
 // loaded vectors H times, and the FMA ports become the bound. Hence
 //  - samples in the vector direction, 64 at a time, copied once into a transposed panel;
 //  - inputs in blocks of 128, whose 32 KiB of the panel stay in L1, and which 8-bit indices reach;
-//  - within a block, outputs ordered by their number of non-zeros: equal trip counts are predicted,
-//    and several outputs of one count run side by side, which hides the FMA's latency.
+//  - within a block, outputs ordered by their number of non-zeros: equal trip counts are predicted.
 // An output's sum is taken in the order of its inputs, whatever the width of the vectors, the
 // number of outputs side by side and the number of threads.
 //
+// The load ports are the bound to work on: four weights come with one load and are spread by
+// shuffles, eight indices with another and are taken apart in integer registers.
+//
 // With few samples there is no vector of samples to fill, so the weights are the vector: a bitmask
 // kernel expands 16 weights at a time in a register (fewer bytes to read than dense, the same
-// arithmetic), and a CSR kernel gathers the inputs.
+// arithmetic), a lookup kernel works on 16 outputs at once, and a CSR kernel gathers the inputs.
 #pragma once
 
 #include <cstddef>
@@ -95,55 +97,114 @@ struct BlockedPlan {
 BlockedPlan plan_blocked(std::size_t outputs, std::size_t inputs, std::size_t height,
                          std::size_t block);
 
+// How many elements beyond the last the kernels may read, of values and of indices.
+inline constexpr std::size_t kBlockedSpare = 8;
+
 struct BlockedSizes {
   std::uint64_t entries;
   std::uint64_t rows;
   std::uint64_t groups;
 };
 
-// A block is an entry if any of its weights is not zero.
-BlockedSizes measure_blocked(const BlockedPlan& plan, const WeightView& weights);
+// A block is an entry if any of its weights is not zero. Fills segments, num_chunks * num_blocks
+// + 1.
+BlockedSizes measure_blocked(const BlockedPlan& plan, const WeightView& weights,
+                             BlockedSegment* segments);
 
 struct BlockedOut {
-  float* values;             // entries * height
-  std::uint8_t* indices;     // entries: input within its block
-  std::uint16_t* order;      // rows: block row within its chunk
-  BlockedGroup* groups;      // groups
-  BlockedSegment* segments;  // num_chunks * num_blocks + 1
+  float* values;          // entries * height + kBlockedSpare
+  std::uint8_t* indices;  // entries + kBlockedSpare: input within its block
+  std::uint16_t* order;   // rows: block row within its chunk
+  BlockedGroup* groups;   // groups
 };
 
-// Sizes as measure_blocked gave them for the same weights.
-void pack_blocked(const BlockedPlan& plan, const WeightView& weights, const BlockedOut& out);
+// Segments as measure_blocked gave them for the same weights.
+void pack_blocked(const BlockedPlan& plan, const WeightView& weights,
+                  const BlockedSegment* segments, const BlockedOut& out);
 
 struct Blocked {
   BlockedPlan plan;
-  const float* values;
-  const std::uint8_t* indices;
+  const float* values;          // kBlockedSpare more may be read than there are
+  const std::uint8_t* indices;  // the same
   const std::uint16_t* order;
   const BlockedGroup* groups;
   const BlockedSegment* segments;
 };
 
-// Bytes of the packed panels that multiply_blocked wants from its caller.
+// Panels: 64 samples at a time, (features, width of the panel) each, the last one 16, 32 or 64
+// wide.
+std::size_t panel_floats(std::size_t rows, std::size_t features);
+
+// Whether x and y are given in panels and not in rows, 64-byte aligned: between two products that
+// follow each other nothing need be turned. y in panels takes no residual.
+struct PanelUse {
+  bool x;
+  bool y;
+};
+
+// Bytes of the packed panels that multiply_blocked wants from its caller, unless x is given in
+// such.
 std::size_t blocked_scratch(const BlockedPlan& plan, std::size_t rows);
 
-void multiply_blocked(const Blocked& weights, const Samples& samples, const Finish& finish,
-                      float* scratch);
+void multiply_blocked(const Blocked& weights, const Samples& samples, const PanelUse& use,
+                      const Finish& finish, float* scratch);
 
 // ---- One bit per weight, for few samples ----
 
+// Where the non-zeros of each output start among all: starts has (outputs + 1).
+void measure_rows(const WeightView& weights, std::uint64_t* starts);
+
+// The most non-zeros that sixteen consecutive inputs of an output have.
+std::size_t widest_word(const WeightView& weights);
+
+// For n:m patterns, and others that are as even, `per_word` is the room that every sixteen inputs
+// have among the values, so that where they lie is known and not counted; else 0.
 struct Bitmask {
   std::size_t outputs;
   std::size_t inputs;
+  std::size_t per_word;
   const float* values;          // 16 more may be read than there are
   const std::uint16_t* masks;   // (outputs, ceil(inputs / 16))
   const std::uint64_t* starts;  // (outputs + 1): first value of each output
 };
 
-std::uint64_t count_nonzeros(const WeightView& weights);
-void pack_bitmask(const WeightView& weights, float* values, std::uint16_t* masks,
-                  std::uint64_t* starts);
+void pack_bitmask(const WeightView& weights, const std::uint64_t* starts, std::size_t per_word,
+                  float* values, std::uint16_t* masks);
 void multiply_bitmask(const Bitmask& weights, const Samples& samples, const Finish& finish);
+
+// ---- Sixteen outputs side by side, for very few samples ----
+
+// Lanes are outputs. A window of 32 inputs fills two registers, in which one instruction looks up
+// an input for each lane: no gather, which takes a load a lane. Step s of a window holds the s-th
+// non-zero that each of the sixteen outputs has there; outputs without one are not in its mask and
+// take no value. Steps lie in a row over all windows, so there is no branch within a group.
+inline constexpr std::size_t kLookupWindow = 32;
+
+struct LookupStart {
+  std::uint64_t step;
+  std::uint64_t value;
+};
+
+struct LookupOut {
+  float* values;
+  std::uint8_t* indices;   // (steps, 16): input within its window
+  std::uint16_t* masks;    // (steps)
+  std::uint16_t* windows;  // (steps)
+};
+
+struct Lookup {
+  std::size_t outputs;
+  std::size_t inputs;   // at most 65536 windows
+  const float* values;  // 16 more may be read than there are
+  const std::uint8_t* indices;
+  const std::uint16_t* masks;
+  const std::uint16_t* windows;
+  const LookupStart* starts;  // (ceil(outputs / 16) + 1)
+};
+
+void measure_lookup(const WeightView& weights, LookupStart* starts);
+void pack_lookup(const WeightView& weights, const LookupStart* starts, const LookupOut& out);
+void multiply_lookup(const Lookup& weights, const Samples& samples, const Finish& finish);
 
 // ---- CSR with 16-bit columns, for very few samples of very sparse weights ----
 
@@ -155,8 +216,8 @@ struct ShortCsr {
   const std::uint64_t* starts;  // (outputs + 1)
 };
 
-void pack_short_csr(const WeightView& weights, float* values, std::uint16_t* columns,
-                    std::uint64_t* starts);
+void pack_short_csr(const WeightView& weights, const std::uint64_t* starts, float* values,
+                    std::uint16_t* columns);
 void multiply_short_csr(const ShortCsr& weights, const Samples& samples, const Finish& finish);
 
 // ---- For what NumPy's BLAS has multiplied ----

@@ -72,3 +72,23 @@ def set_simd(level: Simd) -> None:
             f"Instruction set {level!r} cannot run here; this CPU has {simd_levels()}."
         )
     _core.set_simd(level)
+
+
+def peak_flops(rounds: int = 30) -> float:
+    """FLOP/s (float32) that all threads reach together with multiply-adds between registers alone.
+
+    The best of some rounds of about a millisecond; what a busy machine lets through is what is seen.
+
+    Args:
+        rounds: How many, at least 1.
+
+    Raises:
+        InvalidArgumentError: Fewer than one round.
+
+    Example:
+        >>> peak_flops(1) > 1e8
+        True
+    """
+    if rounds < 1:
+        raise InvalidArgumentError(f"The peak needs at least one round, got {rounds}.")
+    return _core.peak_flops(rounds)

@@ -13,7 +13,7 @@ from secateur.activations import Activation
 from secateur.errors import InvalidArgumentError
 
 Floats: TypeAlias = NDArray[np.float32]
-SmallMatrix: TypeAlias = _core.BitmaskMatrix | _core.ShortCsrMatrix
+SmallMatrix: TypeAlias = _core.BitmaskMatrix | _core.LookupMatrix | _core.ShortCsrMatrix
 
 _NUMBERS = {
     name: number
@@ -95,14 +95,55 @@ def pack_blocked(weights: Floats, height: int = 1, block: int = 128) -> _core.Bl
         raise InvalidArgumentError(f"Cannot pack these weights: {error}.") from error
 
 
-def pack_bitmask(weights: Floats) -> _core.BitmaskMatrix:
+def pack_bitmask(weights: Floats, *, even: bool = False) -> _core.BitmaskMatrix:
     """Pack weights as one bit each and the non-zeros, for up to about a dozen samples.
+
+    Args:
+        weights: (outputs, inputs), float32.
+        even: Give every sixteen inputs of an output the same room, that of those with the most
+            non-zeros: for n:m patterns, where nothing is lost by it and nothing need be counted.
 
     Example:
         >>> pack_bitmask(np.eye(20, 30, dtype=np.float32)).entries()
         20
     """
-    return _core.BitmaskMatrix(check_weights(weights))
+    return _core.BitmaskMatrix(check_weights(weights), even)
+
+
+def pack_lookup(weights: Floats) -> _core.LookupMatrix:
+    """Pack weights for sixteen outputs side by side, for a few samples of sparse weights.
+
+    Raises:
+        InvalidArgumentError: Too many inputs.
+
+    Example:
+        >>> pack_lookup(np.eye(20, 30, dtype=np.float32)).entries()
+        20
+    """
+    try:
+        return _core.LookupMatrix(check_weights(weights))
+    except ValueError as error:
+        raise InvalidArgumentError(f"Cannot pack these weights: {error}.") from error
+
+
+def count_blocks(weights: Floats, height: int) -> int:
+    """How many blocks of `height` outputs x 1 input hold a non-zero.
+
+    Example:
+        >>> count_blocks(np.eye(20, 30, dtype=np.float32), 4)
+        20
+    """
+    return _core.count_blocks(check_weights(weights), height)
+
+
+def widest_word(weights: Floats) -> int:
+    """The most non-zeros among inputs 16 i ... 16 i + 15 of any output.
+
+    Example:
+        >>> widest_word(np.eye(20, 30, dtype=np.float32))
+        1
+    """
+    return _core.widest_word(check_weights(weights))
 
 
 def pack_short_csr(weights: Floats) -> _core.ShortCsrMatrix:
@@ -122,10 +163,21 @@ def pack_short_csr(weights: Floats) -> _core.ShortCsrMatrix:
     return _core.ShortCsrMatrix(weights)
 
 
+def panel_floats(rows: int, features: int) -> int:
+    """How many floats samples take in panels: 64 at a time, the last ones filled up.
+
+    Example:
+        >>> panel_floats(65, 10)
+        800
+    """
+    return _core.panel_floats(rows, features)
+
+
 def multiply_blocked(
     matrix: _core.BlockedMatrix,
     x: Floats,
     y: Floats,
+    rows: int,
     bias: Floats | None,
     residual: Floats | None,
     epilogue: Epilogue,
@@ -135,15 +187,17 @@ def multiply_blocked(
 
     Args:
         matrix: W, of shape (outputs, inputs).
-        x: (rows, inputs), C-contiguous.
-        y: (rows, outputs), C-contiguous, written.
+        x: (rows, inputs), C-contiguous, or what another product wrote in panels.
+        y: (rows, outputs), C-contiguous, written; or (panel_floats(rows, outputs),) for another
+            product to read, aligned to 64 bytes.
+        rows: How many samples.
         bias: (outputs,) or None.
-        residual: As many elements as y, or None.
+        residual: As many elements as y, or None; none if y is in panels.
         epilogue: The activation.
-        scratch: At least `matrix.scratch_floats(rows)` elements, overwritten.
+        scratch: At least `matrix.scratch_floats(rows)` elements, overwritten; none for x in panels.
     """
     matrix.multiply(
-        x, y, bias, residual, epilogue.number, epilogue.slope, epilogue.ceiling, scratch
+        x, y, rows, bias, residual, epilogue.number, epilogue.slope, epilogue.ceiling, scratch
     )
 
 
@@ -155,7 +209,7 @@ def multiply_small(
     residual: Floats | None,
     epilogue: Epilogue,
 ) -> None:
-    """As `multiply_blocked`, for matrices packed as bitmask or CSR."""
+    """As `multiply_blocked`, for matrices packed as bitmask, for lookup or as CSR."""
     matrix.multiply(x, y, bias, residual, epilogue.number, epilogue.slope, epilogue.ceiling)
 
 
