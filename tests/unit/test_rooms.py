@@ -11,8 +11,15 @@ ROOT = Path(secateur.__file__).parent
 ALLOWED = {
     "secateur._core": ("_kernels/native/",),
     "numba": ("_kernels/jit.py",),
-    "keras": ("keras/", "compression/", "searching/", "demo/", "cli/sources.py"),
-    "tensorflow": ("keras/",),
+    "keras": (
+        "keras/",
+        "compression/",
+        "searching/",
+        "demo/",
+        "cli/sources.py",
+        "runtime/sparse_dense.py",
+    ),
+    "tensorflow": ("keras/", "runtime/sparse_dense.py"),
 }
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import secateur.runtime.layers  # noqa: F401  (fills the tables of lowering)
-from secateur.errors import InvalidArgumentError, UnsupportedModelError
-from secateur.runtime.choosing import Timer, time_best
+from secateur.errors import FileFormatError, InvalidArgumentError, UnsupportedModelError
+from secateur.runtime.choosing import Chooser, Timer, time_best
 from secateur.runtime.lowering import Context, Lower, Site, leaves, lower_graph
 from secateur.runtime.planning import Bound, Builder, Plan, Value
-from secateur.runtime.reading import Source, Weights, read_source, walk_kinds
+from secateur.runtime.reading import Source, Weights, read_source, reading, walk_kinds
 
 _MAX_PLANS = 16
 
@@ -151,14 +151,21 @@ class Engine:
         with prepared.bound() as bound:
             for target, array in zip(bound.inputs, arrays, strict=True):
                 np.copyto(target, array, casting="unsafe")
-            bound.run()
+            try:
+                bound.run()
+            except (ValueError, TypeError) as error:
+                # The inputs have been checked: what does not fit is within the model.
+                raise FileFormatError(
+                    f"The model's arrays do not fit its configuration: {error}."
+                ) from error
             return _map(prepared.plan.outputs, lambda value: bound.array(value).copy())
 
     def _prepared(self, shapes: tuple[tuple[int, ...], ...]) -> _Prepared:
         with self._compiling:
             found = self._plans.get(shapes)
             if found is None:
-                found = _Prepared(self._lowered(shapes))
+                with reading(self._source):
+                    found = _Prepared(self._lowered(shapes))
                 self._plans[shapes] = found
                 if len(self._plans) > _MAX_PLANS:
                     self._plans.popitem(last=False)
@@ -178,6 +185,7 @@ class Engine:
             value.is_shared = True
         outputs = lower_graph(site, inputs[0] if len(inputs) == 1 else inputs)
         kept = [value for value in leaves(outputs) if isinstance(value, Value)]
+        self._context.chooser.release()
         return builder.plan(inputs, outputs, kept)
 
 
@@ -202,7 +210,7 @@ def compile(
             lengths are planned when they come, and the last few plans are kept.
         layers: Class name -> how to lower a layer of your own: called as `lower(site, *args,
             **kwargs)`, see `secateur.runtime.layers`.
-        timer: Times a function, in seconds; for tests.
+        timer: (what to time, what to do before each run of it) -> seconds; for tests.
 
     Raises:
         UnsupportedModelError: It has a layer that the runtime does not know; the message names it.
@@ -217,7 +225,20 @@ def compile(
     if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
         raise InvalidArgumentError(f"batch must be a whole number of at least 1, got {batch!r}.")
     source = read_source(model)
-    context = Context(time_best if timer is None else timer, custom=dict(layers or {}))
+    with reading(source):
+        return _compiled(source, batch, length, timer, layers)
+
+
+def _compiled(
+    source: Source,
+    batch: int,
+    length: int | None,
+    timer: Timer | None,
+    layers: Mapping[str, Lower] | None,
+) -> Engine:
+    model_bytes = sum(array.nbytes for array in source.arrays.values() if array.ndim > 1)
+    chooser = Chooser(time_best if timer is None else timer, model_bytes)
+    context = Context(chooser, custom=dict(layers or {}))
     found = _support(source, context)
     if not found:
         shown = ", ".join(f"{path!r} ({kind})" for path, kind in found.unknown.items())
@@ -244,7 +265,9 @@ def supports(model: Any, *, layers: Mapping[str, Lower] | None = None) -> Suppor
         >>> bool(supports(chain_of_arrays([np.eye(3, dtype=np.float32)], ["relu"])))
         True
     """
-    return _support(read_source(model), Context(time_best, custom=dict(layers or {})))
+    source = read_source(model)
+    with reading(source):
+        return _support(source, Context(Chooser(), custom=dict(layers or {})))
 
 
 def chain_of_arrays(

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
 
+from secateur._kernels.native import spmm
 from secateur._kernels.native.spmm import Epilogue
 from secateur.activations import Activation
-from secateur.runtime.choosing import Kernel, Matrix, Timer
-from secateur.runtime.planning import Array, Builder, Run, Step, Value
+from secateur.runtime.choosing import Call, Kernel, Matrix
+from secateur.runtime.planning import Array, Builder, Make, Run, Step, Value
 
 
 @dataclass(eq=False)
 class Product:
-    """A step that can still take in a sum: y = activation(x W + bias) + residual.
+    """A step that can still take in a sum, y = activation(x W + bias) + residual, or write panels.
 
     Attributes:
-        step: In the plan; its inputs are x, scratch and perhaps the residual.
-        number: Which step it is.
+        number: Which step of the plan it is.
+        rows: How many samples it multiplies.
+        takes_panels: Whether its kernel can write panels.
+        epilogue: What it does to its sums; `make` of the step looks here.
         has_residual: Whether the sum is taken.
+        step: In the plan; its inputs are x and perhaps the residual.
     """
 
-    step: Step
     number: int
+    rows: int
+    takes_panels: bool
+    epilogue: Epilogue
     has_residual: bool = False
+    step: Step = field(init=False)
+
+    def activate(self, epilogue: Epilogue) -> bool:
+        """Do this to the result as well, if nothing is done to it yet."""
+        if self.epilogue != Epilogue() or self.has_residual:
+            return False
+        self.epilogue = epilogue
+        return True
 
     def take_in(self, other: Value) -> bool:
         """Add `other` to the result, if it is there in time and of its shape and layout."""
@@ -37,26 +53,66 @@ class Product:
         self.has_residual = True
         return True
 
+    def into_panels(self, builder: Builder, features: int) -> Value | None:
+        """Have the result written in panels instead, for a product that alone reads it.
+
+        Returns:
+            The panels, or None if the kernel cannot, or a residual, which comes in rows, is taken in.
+        """
+        y = self.step.outputs[0]
+        if not self.takes_panels or self.has_residual or y.shape != (self.rows, features):
+            return None
+        panels = builder.empty((spmm.panel_floats(self.rows, features),))
+        assert panels.root is not None
+        panels.root.first = self.number
+        self.step.outputs[0] = panels
+        return panels
+
 
 def multiply(
-    builder: Builder, matrix: Matrix, x: Value, timer: Timer, activation: Activation | None
+    builder: Builder,
+    matrix: Matrix,
+    x: Value,
+    choose: Callable[[int], Kernel],
+    activation: Activation | None,
+    is_only_reader: bool = False,
 ) -> Value:
-    """Emit one product over the last axis of x; the result has the other axes of x."""
+    """Emit one product over the last axis of x; the result has the other axes of x.
+
+    Args:
+        builder: Takes the step.
+        matrix: By what.
+        x: (..., inputs).
+        choose: Number of rows -> kernel.
+        activation: Fused, or None.
+        is_only_reader: Nothing else reads x, so that it need not be there in rows.
+    """
     lead = x.shape[:-1]
-    flat = builder.reshape(builder.contiguous(x, "float32"), (-1, matrix.inputs))
-    rows = flat.shape[0]
-    kernel = matrix.kernel(rows, timer)
-    y = builder.empty((rows, matrix.outputs))
-    scratch = builder.empty((kernel.scratch(rows),))
+    rows = prod(lead)
+    kernel = choose(rows)
+    given = _panels(builder, x, kernel, rows) if is_only_reader else None
+    needed = 0 if given is not None else kernel.scratch(rows)
+    if given is None:
+        given = builder.reshape(builder.contiguous(x, "float32"), (rows, matrix.inputs))
+    y, scratch = builder.empty((rows, matrix.outputs)), builder.empty((needed,))
     epilogue = Epilogue() if activation is None else Epilogue.of(activation)
-    step = builder.emit(_maker(kernel, epilogue), [y, scratch], [flat])
+    product = Product(len(builder.steps), rows, kernel.takes_panels, epilogue)
+    product.step = builder.emit(_maker(kernel, product), [y, scratch], [given])
     result = builder.view(y, lambda array: array.reshape(*lead, matrix.outputs))
-    result.producer = Product(step, len(builder.steps) - 1)
+    result.producer = product
     return result
 
 
-def _maker(kernel: Kernel, epilogue: Epilogue):  # type: ignore[no-untyped-def]
+def _panels(builder: Builder, x: Value, kernel: Kernel, rows: int) -> Value | None:
+    """What x's product writes in panels, if this kernel reads such and x is just its result."""
+    product = x.producer
+    if not kernel.takes_panels or not isinstance(product, Product) or product.rows != rows:
+        return None
+    return product.into_panels(builder, x.shape[-1])
+
+
+def _maker(kernel: Kernel, product: Product) -> Make:
     def make(y: Array, scratch: Array, x: Array, residual: Array | None = None) -> Run:
-        return kernel.bind(y, x, residual, scratch, epilogue)
+        return kernel.bind(Call(y, x, product.rows, scratch, residual, product.epilogue))
 
     return make

@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.activations import Activation
 from secateur.errors import FileFormatError, SecateurError, UnsupportedModelError
-from secateur.runtime.choosing import Matrix, Timer
+from secateur.runtime.choosing import Chooser, Matrix
 from secateur.runtime.linear import Product, multiply
 from secateur.runtime.planning import Builder, Value
 from secateur.runtime.reading import Weights, is_graph, is_operation
@@ -46,12 +46,12 @@ class Context:
     """What all sites of one engine share.
 
     Attributes:
-        timer: Times kernels.
+        chooser: Chooses kernels.
         matrices: Weight matrices by name, with the kernels chosen for them.
         custom: Class name -> how to lower it, besides ours.
     """
 
-    timer: Timer
+    chooser: Chooser
     matrices: dict[str, Matrix] = field(default_factory=dict)
     custom: Mapping[str, Lower] = field(default_factory=dict)
 
@@ -85,6 +85,7 @@ class Site:
         weights: np.ndarray[Any, Any] | None = None,
         bias: np.ndarray[Any, Any] | None = None,
         activation: Activation | None = None,
+        is_only_reader: bool = False,
     ) -> Value:
         """activation(x W + bias) over the last axis of x.
 
@@ -94,9 +95,16 @@ class Site:
             weights: (inputs, outputs); may be None if the matrix is known by its key.
             bias: (outputs,) or None.
             activation: Fused where it is elementwise.
+            is_only_reader: The layer reads x here and nowhere else.
         """
+        matrix = self.matrix(key, weights, bias)
         return multiply(
-            self.builder, self.matrix(key, weights, bias), x, self.context.timer, activation
+            self.builder,
+            matrix,
+            x,
+            lambda rows: self.context.chooser.kernel(matrix, rows),
+            activation,
+            is_only_reader and not x.is_shared,
         )
 
     def matrix(
@@ -111,6 +119,11 @@ class Site:
             if weights is None:
                 raise FileFormatError(f"Layer {self.weights.path!r} has no weights {key!r}.")
             kept = np.ascontiguousarray(weights, np.float32)
+            if kept.ndim != 2 or (bias is not None and bias.shape != kept.shape[1:]):
+                raise FileFormatError(
+                    f"Layer {self.weights.path!r} has weights {key!r} of shape {kept.shape} and a bias "
+                    f"of shape {None if bias is None else bias.shape}, which do not go together."
+                )
             self.context.matrices[name] = Matrix(
                 name, kept, None if bias is None else np.ascontiguousarray(bias, np.float32)
             )
@@ -146,7 +159,7 @@ def call(site: Site, config: Mapping[str, Any], args: Any, kwargs: Mapping[str, 
         return lower(site, *args, **given)
     except SecateurError:
         raise
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
         raise site.refuse(f"{type(error).__name__}: {error}") from error
 
 

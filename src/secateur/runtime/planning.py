@@ -8,6 +8,7 @@ alive at the same time are laid over each other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -16,12 +17,40 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from secateur.errors import UnsupportedModelError
+
 Array: TypeAlias = NDArray[Any]
 Run: TypeAlias = Callable[[], object]
 Make: TypeAlias = Callable[..., Run]
 View: TypeAlias = Callable[[Array], Array]
 
 _ALIGNMENT = 64
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 1 << 36
+
+
+MAX_BYTES = _physical_memory()
+"""What a plan may take: a model, perhaps from a file that is not trusted, may ask for anything."""
+
+
+def check_size(shape: Sequence[int], dtype: DTypeLike) -> None:
+    """Raise if an array of this shape could not be held.
+
+    Raises:
+        UnsupportedModelError: It could not.
+    """
+    kind = np.dtype(dtype)
+    if any(n < 0 for n in shape) or prod(shape) * kind.itemsize > MAX_BYTES:
+        raise UnsupportedModelError(
+            f"The model makes an array of shape {tuple(shape)} and dtype {kind}, which does not fit "
+            f"into this machine's {MAX_BYTES >> 20} MiB. Use a smaller batch or length, or, if the file "
+            "is not one that you trust, none."
+        )
 
 
 @dataclass(eq=False)
@@ -153,6 +182,7 @@ class Builder:
     def empty(self, shape: Sequence[int], dtype: DTypeLike = np.float32) -> Value:
         """A new value, to be written by the next step."""
         kind = np.dtype(dtype)
+        check_size(shape, kind)
         root = Root(tuple(int(n) for n in shape), kind, len(self.steps), len(self.steps))
         self.roots.append(root)
         # Never touched, so it costs addresses and no memory.
@@ -188,6 +218,7 @@ class Builder:
         dtype: DTypeLike = np.float32,
     ) -> Value:
         """`function(out, *arrays)`, which writes its first argument; folded if all is constant."""
+        check_size(shape, dtype)
         if all(value.is_constant for value in inputs):
             out = np.empty(tuple(shape), dtype)
             function(out, *(value.phantom for value in inputs))
@@ -230,6 +261,7 @@ class Builder:
             if value.root is not None:
                 value.root.last = len(self.steps)
         size = _lay_out(self.roots)
+        check_size((size,), np.uint8)
         return Plan(inputs, outputs, self.steps, size)
 
 

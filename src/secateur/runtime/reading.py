@@ -10,13 +10,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import ArgumentTypeError, FileFormatError
+from secateur.errors import ArgumentTypeError, FileFormatError, SecateurError
 from secateur.storage import load_arrays, read_header
 from secateur.storage.config_text import KEY, unpack_config
 
@@ -145,6 +146,29 @@ def parse_config(text: str) -> dict[str, Any]:
     if not isinstance(model, dict) or model.get("class_name") not in _GRAPHS:
         raise FileFormatError("The model's configuration is not one that secateur wrote.")
     return model
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Within, whatever a configuration says that makes no sense is an error of the file.
+
+    A configuration is nested lists and dictionaries of which nothing is known beforehand, so instead of
+    asking at each step what came, what goes wrong on the way is said here.
+    """
+    try:
+        yield
+    except SecateurError:
+        raise
+    except RecursionError as error:
+        raise FileFormatError("The model's configuration is nested too deeply.") from error
+    except MemoryError as error:
+        raise FileFormatError(f"The model needs more memory than there is: {error}.") from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
+        kind = source.config.get("class_name") if isinstance(source.config, dict) else None
+        raise FileFormatError(
+            f"The configuration of the {kind!r} model makes no sense: "
+            f"{type(error).__name__}: {error}."
+        ) from error
 
 
 def is_graph(config: Mapping[str, Any]) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from secateur.runtime.layers.elementwise import mask_logits, softmax, with_mask
+from secateur._kernels.native import neural
+from secateur.runtime.layers.elementwise import MASKED, with_mask
 from secateur.runtime.layers.linear import einsum_product
-from secateur.runtime.layers.merging import matmul
 from secateur.runtime.lowering import Site, layer
-from secateur.runtime.planning import Value
+from secateur.runtime.planning import Array, Run, Value
 
 
 @layer("MultiHeadAttention")
@@ -29,12 +30,8 @@ def multi_head_attention(
     """`MultiHeadAttention` over one axis: (batch, time, features)."""
     if query.ndim != 3 or site.config.get("attention_axes") not in (None, [1], 1):
         raise site.refuse("attention over other axes than time is not supported")
-    for option in ("use_gate", "sliding_window"):
-        if site.config.get(option):
-            raise site.refuse(f"{option}={site.config[option]!r} is not supported")
+    _refuse_options(site)
     scale = float(site.config["key_dim"]) ** -0.5
-    masks = (query_mask or query.mask, value_mask or value.mask)
-    keys_mask = key_mask or (key.mask if key is not None else None)
     heads = [
         einsum_product(site, x, "abc,cde->abde", site.weights.child(name), scale=factor)
         for x, name, factor in (
@@ -43,11 +40,11 @@ def multi_head_attention(
             (value, "value", 1.0),
         )
     ]
-    mask = _combined(site, query, value, (*masks, keys_mask), attention_mask, use_causal_mask)
-    mixed, scores = _attend(site, heads[0], heads[1], heads[2], mask)
+    masks = _masks((query, value, key), (query_mask, value_mask, key_mask))
+    mask = _combined(site, query, value, masks, attention_mask, use_causal_mask)
+    mixed, scores = _attend(site, (heads[0], heads[1], heads[2]), mask, return_attention_scores)
     result = einsum_product(site, mixed, "abcd,cde->abe", site.weights.child("attention_output"))
-    result = with_mask(result, query.mask)
-    return [result, scores] if return_attention_scores else result
+    return _with_scores(with_mask(result, query.mask), scores)
 
 
 @layer("GroupQueryAttention", "GroupedQueryAttention")
@@ -64,9 +61,7 @@ def grouped_query_attention(
     use_causal_mask: bool = False,
 ) -> Any:
     """`GroupQueryAttention`: several query heads share one key and value head."""
-    for option in ("use_gate", "sliding_window"):
-        if site.config.get(option):
-            raise site.refuse(f"{option}={site.config[option]!r} is not supported")
+    _refuse_options(site)
     scale = float(site.config["head_dim"]) ** -0.5
     repeats = site.config["num_query_heads"] // site.config["num_key_value_heads"]
     queries = einsum_product(site, query, "bqm,muh->bquh", site.weights.child("query"), scale=scale)
@@ -74,18 +69,35 @@ def grouped_query_attention(
         site, value if key is None else key, "bkm,mvh->bkvh", site.weights.child("key")
     )
     values = einsum_product(site, value, "bkm,mvh->bkvh", site.weights.child("value"))
-    masks = (
+    masks = _masks((query, value, key), (query_mask, value_mask, key_mask))
+    mask = _combined(site, query, value, masks, attention_mask, use_causal_mask)
+    heads = (queries, _repeated(site, keys, repeats), _repeated(site, values, repeats))
+    mixed, scores = _attend(site, heads, mask, return_attention_scores)
+    result = einsum_product(site, mixed, "bquh,uhm->bqm", site.weights.child("attention_output"))
+    return _with_scores(with_mask(result, query.mask), scores)
+
+
+def _refuse_options(site: Site) -> None:
+    for option in ("use_gate", "sliding_window"):
+        if site.config.get(option):
+            raise site.refuse(f"{option}={site.config[option]!r} is not supported")
+
+
+def _masks(
+    values: tuple[Value, Value, Value | None], given: tuple[Value | None, ...]
+) -> tuple[Value | None, Value | None, Value | None]:
+    """The masks of query, value and key: those given, else those the values carry."""
+    query, value, key = values
+    query_mask, value_mask, key_mask = given
+    return (
         query_mask or query.mask,
         value_mask or value.mask,
-        key_mask or (key.mask if key is not None else None),
+        key_mask or (None if key is None else key.mask),
     )
-    mask = _combined(site, query, value, masks, attention_mask, use_causal_mask)
-    mixed, scores = _attend(
-        site, queries, _repeated(site, keys, repeats), _repeated(site, values, repeats), mask
-    )
-    result = einsum_product(site, mixed, "bquh,uhm->bqm", site.weights.child("attention_output"))
-    result = with_mask(result, query.mask)
-    return [result, scores] if return_attention_scores else result
+
+
+def _with_scores(result: Value, scores: Value | None) -> Any:
+    return result if scores is None else [result, scores]
 
 
 def _repeated(site: Site, x: Value, times: int) -> Value:
@@ -97,22 +109,54 @@ def _repeated(site: Site, x: Value, times: int) -> Value:
 
 
 def _attend(
-    site: Site, query: Value, key: Value, value: Value, mask: Value | None
-) -> tuple[Value, Value]:
-    """softmax(Q K^T) V per head; all (batch, time, heads, width), the query scaled already."""
-    batch, steps, heads, _ = query.shape
-    moved = site.builder.view(query, lambda a: a.transpose(0, 2, 1, 3))
-    keys = site.builder.view(key, lambda a: a.transpose(0, 2, 3, 1))
-    values = site.builder.view(value, lambda a: a.transpose(0, 2, 1, 3))
-    scores = matmul(site, moved, keys)
-    if mask is not None:
-        shape = mask.shape if mask.ndim == 4 else (mask.shape[0], 1, *mask.shape[-2:])
-        scores = mask_logits(site, scores, site.builder.reshape(mask, shape))
-    weights = softmax(site, scores)
-    out = site.builder.empty((batch, steps, heads, value.shape[-1]))
-    target = site.builder.view(out, lambda a: a.transpose(0, 2, 1, 3))
-    site.builder.emit(lambda y, a, b: lambda: np.matmul(a, b, out=y), [target], [weights, values])
-    return out, weights
+    site: Site,
+    heads: tuple[Value, Value, Value],
+    mask: Value | None,
+    wants_scores: bool,
+) -> tuple[Value, Value | None]:
+    """softmax(Q K^T) V per head.
+
+    Args:
+        site: Where.
+        heads: Query (scaled already), key and value, each (batch, time, heads, width).
+        mask: As `_combined` makes it.
+        wants_scores: Whether somebody reads the attention weights.
+
+    Returns:
+        (batch, queries, heads, value width), and (batch, heads, queries, keys) if wanted.
+    """
+    builder = site.builder
+    query, key, value = (_rows(site, x) for x in heads)
+    batch, queries, num_heads, _ = query.shape
+    shape = (batch, num_heads, queries, key.shape[1])
+    out = builder.empty((*query.shape[:3], value.shape[-1]))
+    scores = builder.empty(shape) if wants_scores else None
+    seen = None if mask is None else _seen(site, mask, shape)
+
+    def make(y: Array, *arrays: Array) -> Run:
+        weights = arrays[0] if wants_scores else None
+        q, k, v, *keep = arrays[1:] if wants_scores else arrays
+        return partial(neural.attend, q, k, v, y, keep[0] if keep else None, MASKED, weights)
+
+    outputs = [out] if scores is None else [out, scores]
+    builder.emit(make, outputs, [query, key, value, *([] if seen is None else [seen])])
+    return out, scores
+
+
+def _rows(site: Site, x: Value) -> Value:
+    """X itself if it is float32 and its last axis contiguous, else a copy that is."""
+    if x.dtype == np.float32 and (x.shape[-1] <= 1 or x.phantom.strides[-1] == x.dtype.itemsize):
+        return x
+    return site.builder.contiguous(x, np.float32)
+
+
+def _seen(site: Site, mask: Value, shape: tuple[int, ...]) -> Value:
+    """The mask as booleans of the scores' shape, without a copy where it is the same for many."""
+    if mask.dtype != np.bool_:
+        mask = site.builder.ufunc(np.not_equal, [mask, site.builder.constant(0)], bool)
+    if mask.ndim == 3:
+        mask = site.builder.view(mask, lambda a: a[:, None])
+    return site.builder.view(mask, lambda a: np.broadcast_to(a, shape))
 
 
 def _combined(
@@ -168,12 +212,13 @@ def dot_attention(
     value_mask = given[1] if len(given) > 1 else None
     allowed = _combined(site, query, value, (None, value_mask, None), None, use_causal_mask)
     heads = [site.builder.view(x, lambda a: a[:, :, None]) for x in (query, key, value)]
-    mixed, scores = _attend(site, heads[0], heads[1], heads[2], allowed)
+    mixed, scores = _attend(site, (heads[0], heads[1], heads[2]), allowed, return_attention_scores)
     result = site.builder.view(mixed, lambda a: a[:, :, 0])
     query_mask = given[0]
     if query_mask is not None:
         wide = site.builder.view(query_mask, lambda a: a[:, :, None])
         result = site.builder.ufunc(np.multiply, [result, wide], np.float32)
     result = with_mask(result, query_mask)
-    weights = site.builder.view(scores, lambda a: a[:, 0])
-    return [result, weights] if return_attention_scores else result
+    if scores is None:
+        return result
+    return [result, site.builder.view(scores, lambda a: a[:, 0])]

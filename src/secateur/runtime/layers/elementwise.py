@@ -8,10 +8,11 @@ import numpy as np
 
 from secateur._kernels.native import neural, spmm
 from secateur.activations import ACTIVATION_NAMES, Activation
+from secateur.runtime.linear import Product
 from secateur.runtime.lowering import Site, layer
 from secateur.runtime.planning import Array, Value
 
-_SMALLEST = float(np.finfo(np.float32).min) * 0.7
+MASKED = float(np.finfo(np.float32).min) * 0.7
 """What Keras puts in place of a masked logit."""
 
 
@@ -66,6 +67,9 @@ def apply_activation(site: Site, x: Value, activation: Activation | str) -> Valu
     if activation.name == "linear":
         return x
     epilogue = spmm.Epilogue.of(activation)
+    product = x.producer
+    if isinstance(product, Product) and not x.is_shared and product.activate(epilogue):
+        return x
     width = x.shape[-1] if x.ndim else 1
 
     def run(out: Array, array: Array) -> None:
@@ -101,7 +105,7 @@ def mask_logits(site: Site, scores: Value, mask: Value) -> Value:
     """Scores with what the mask excludes out of reach; mask broadcasts to them."""
 
     def run(out: Array, array: Array, keep: Array) -> None:
-        np.copyto(out, _SMALLEST)
+        np.copyto(out, MASKED)
         np.copyto(out, array, where=keep)
 
     boolean = site.builder.ufunc(np.not_equal, [mask, site.builder.constant(0)], bool)

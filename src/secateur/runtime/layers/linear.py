@@ -20,17 +20,18 @@ def dense_product(
     weights: np.ndarray[Any, Any],
     bias: np.ndarray[Any, Any] | None,
     activation: Any,
+    is_only_reader: bool = False,
 ) -> Value:
-    """One product with the activation fused if it is elementwise."""
+    """One product with the activation fused if it is elementwise; see `Site.linear`."""
     found = parse_activation(site, activation)
     fused = found if isinstance(found, Activation) else None
-    y = site.linear(x, key, weights, bias, fused)
+    y = site.linear(x, key, weights, bias, fused, is_only_reader)
     return y if fused is not None else apply_activation(site, y, found)
 
 
-@layer("Dense")
+@layer("Dense", "SparseDense")
 def dense(site: Site, x: Value) -> Value:
-    """`Dense`, over the last axis."""
+    """`Dense` and our `SparseDense`, over the last axis."""
     y = dense_product(
         site,
         x,
@@ -38,6 +39,7 @@ def dense(site: Site, x: Value) -> Value:
         site.weights.need("kernel"),
         site.weights.get("bias"),
         site.config.get("activation"),
+        is_only_reader=True,
     )
     return with_mask(y, x.mask)
 

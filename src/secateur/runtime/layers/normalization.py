@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from secateur._kernels.native import neural
+from secateur.errors import FileFormatError
 from secateur.runtime.layers.elementwise import with_mask
 from secateur.runtime.lowering import Site, layer
 from secateur.runtime.planning import Array, Value
@@ -29,6 +30,11 @@ def layer_normalization(site: Site, x: Value) -> Value:
     epsilon = float(site.config["epsilon"])
     flat = site.builder.contiguous(x, np.float32)
     width = x.shape[-1]
+    for array in (scale, offset):
+        if array is not None and array.shape != (width,):
+            raise FileFormatError(
+                f"Layer {site.weights.path!r} has an array of shape {array.shape} for {width} features."
+            )
 
     def run(out: Array, array: Array) -> None:
         neural.normalize_rows(

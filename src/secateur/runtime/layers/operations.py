@@ -9,7 +9,7 @@ import numpy as np
 from secateur.activations import Activation
 from secateur.runtime.layers import elementwise, merging
 from secateur.runtime.lowering import Site, operation
-from secateur.runtime.planning import Array, Value
+from secateur.runtime.planning import Array, Value, check_size
 
 _BINARY: dict[str, Any] = {
     "Subtract": np.subtract,
@@ -258,6 +258,7 @@ def arange(site: Site, start: Any, stop: Any = None, step: Any = 1) -> Value:
     if not all(isinstance(part, (int, float)) for part in numbers):
         raise site.refuse("arange of tensors is not supported")
     first, last = (0, start) if stop is None else (start, stop)
+    check_size((max(0, int((last - first) / step)),), np.float64)
     return site.builder.constant(
         np.arange(first, last, step).astype(site.config.get("dtype") or "int32")
     )
@@ -275,6 +276,17 @@ def where(site: Site, condition: Value, x1: Any, x2: Any) -> Value:
 
     kind = _float32(np.result_type(one.dtype, two.dtype))
     return site.builder.apply(run, [condition, one, two], shape, kind)
+
+
+@operation("Cumsum")
+def cumulative_sum(site: Site, x: Value) -> Value:
+    """`keras.ops.cumsum`."""
+    axis = site.config.get("axis")
+    flat = x if axis is not None else site.builder.reshape(x, (-1,))
+    kind = site.config.get("dtype") or ("int32" if x.dtype == np.bool_ else x.dtype)
+    return site.builder.apply(
+        lambda out, array: np.cumsum(array, axis=axis, out=out), [flat], flat.shape, kind
+    )
 
 
 @operation("Stack")

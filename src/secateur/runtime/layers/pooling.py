@@ -28,9 +28,10 @@ def global_average(site: Site, x: Value, mask: Value | None = None) -> Value:
 
         def masked(out: Array, array: Array, kept: Array) -> None:
             weights = kept.astype(np.float32)
-            weights = weights[..., None] if axes == (1,) else weights[:, None]
-            np.sum(array * weights, axis=axes, out=out, keepdims=keep)
-            np.divide(out, weights.sum(axis=axes, keepdims=keep), out=out)
+            rows = array if axes == (1,) else array.swapaxes(1, 2)
+            means = out.reshape(out.shape[0], 1, rows.shape[2])
+            np.matmul(weights[:, None, :], rows, out=means)
+            np.divide(means, weights.sum(axis=1)[:, None, None], out=means)
 
         return site.builder.apply(masked, [x, mask], shape)
     return site.builder.apply(

@@ -11,7 +11,7 @@ import numpy as np
 from secateur._kernels.native import spmm
 from secateur._kernels.native.spmm import Epilogue
 from secateur.activations import Activation
-from secateur.runtime.choosing import Matrix
+from secateur.runtime.choosing import Call, Matrix
 from secateur.runtime.layers.elementwise import parse_activation, with_mask
 from secateur.runtime.lowering import Site, layer
 from secateur.runtime.planning import Array, Run, Value
@@ -104,7 +104,7 @@ def _recur(
     backwards = bool(site.config.get("go_backwards"))
     zero = bool(site.config.get("zero_output_for_mask"))
     kernels = [
-        (matrix, matrix.kernel(batch, site.context.timer))
+        (matrix, site.context.chooser.kernel(matrix, batch))
         for matrix in (cell.recurrent, cell.late)
         if matrix is not None
     ]
@@ -160,7 +160,7 @@ def _split(array: Array, count: int) -> Array:
 def _lstm_step(cell: _Cell, states: list[Array], work: Any, kernels: list[Any]) -> Advance:
     hidden, carry = states
     inner, z, fresh = work[0], work[1][:4], work[4]
-    product = kernels[0].bind(inner, hidden, None, work[6], Epilogue())
+    product = kernels[0].bind(Call(inner, hidden, len(hidden), work[6]))
     inner_gates = _split(inner, 4)
 
     def step(x: Array) -> None:
@@ -181,10 +181,10 @@ def _lstm_step(cell: _Cell, states: list[Array], work: Any, kernels: list[Any]) 
 def _gru_step(cell: _Cell, states: list[Array], work: Any, kernels: list[Any]) -> Advance:
     hidden = states[0]
     inner, z, fresh, reset = work[0], work[1], work[4], work[5]
-    product = kernels[0].bind(inner, hidden, None, work[6], Epilogue())
+    product = kernels[0].bind(Call(inner, hidden, len(hidden), work[6]))
     late = None
     if cell.late is not None:
-        late = kernels[1].bind(fresh, reset, None, work[7], Epilogue())
+        late = kernels[1].bind(Call(fresh, reset, len(reset), work[7]))
     count = inner.shape[1] // cell.units
 
     def step(x: Array) -> None:
@@ -210,7 +210,7 @@ def _gru_step(cell: _Cell, states: list[Array], work: Any, kernels: list[Any]) -
 
 def _simple_step(cell: _Cell, states: list[Array], work: Any, kernels: list[Any]) -> Advance:
     hidden, inner = states[0], work[0]
-    product = kernels[0].bind(inner, hidden, None, work[6], Epilogue())
+    product = kernels[0].bind(Call(inner, hidden, len(hidden), work[6]))
 
     def step(x: Array) -> None:
         product()
