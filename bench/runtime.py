@@ -1,48 +1,48 @@
 """The sparse runtime beside TensorFlow and ONNX Runtime, in one run on the same threads.
 
-    python bench/runtime.py chain              # twelve Dense layers, sparsity x batch x kernel
-    python bench/runtime.py chain --quick      # the corners that must hold
-    python bench/runtime.py minilm             # a transformer of MiniLM's shape at 80 and 90 %
-    python bench/runtime.py minilm M.safetensors   # any model of ours from its file
+    python -m bench.runtime chain              # twelve Dense layers, sparsity x batch x kernel: the grid
+    python -m bench.runtime chain --quick      # the corners that must hold
+    python -m bench.runtime minilm             # MiniLM pruned to 80 and 90 %, batch 1 and 32, length 64
+    python -m bench.runtime texts              # answers beside Keras's on every text model
+    python -m bench.runtime layer              # SparseDense inside a TensorFlow model
 
-TensorFlow runs the model as `model.predict_on_batch` compiles it (a tf.function, warmed up). ONNX
-Runtime is used if it can be imported; where it does not fit beside TensorFlow, give the Python of an
-environment that has it with --onnx-python.
+All tools take turns, and the best of each counts. TensorFlow runs a tf.function, or the model as
+`predict_on_batch` compiles it. For ONNX Runtime give the Python of an environment that has it and onnx
+with --onnx-python. Every answer is checked.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
+from bench.rivals import OnnxChain, milliseconds, side_by_side, tensorflow_chain
 from numpy.typing import NDArray
 
 from secateur import runtime
+from secateur._kernels.native import runtime as settings
 from secateur._kernels.native import spmm
 from secateur._kernels.native.spmm import Epilogue
 from secateur.activations import Activation
 
-SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
-BATCHES = (1, 32, 128)
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+BATCHES = (1, 4, 32, 128)
+CORNERS = [
+    (0.9, 1, 128),
+    (0.9, 1, 32),
+    (0.9, 1, 1),
+    (0.7, 1, 128),
+    (0.5, 1, 128),
+    (0.5, 1, 32),
+    (0.5, 1, 1),
+    (0.9, 4, 128),
+]
 NUM_LAYERS, NARROW, WIDE = 12, 768, 3072
-
-
-def milliseconds(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """The fastest of as many runs as fit into some time."""
-    run()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best * 1e3
 
 
 def make_chain(sparsity: float, height: int) -> list[NDArray[Any]]:
@@ -57,217 +57,267 @@ def make_chain(sparsity: float, height: int) -> list[NDArray[Any]]:
     return kernels
 
 
-def tensorflow_chain(kernels: list[NDArray[Any]], x: NDArray[Any]) -> tuple[Any, float]:
-    """TensorFlow's answer and its time."""
-    import tensorflow as tf
-
-    weights = [tf.constant(kernel) for kernel in kernels]
-
-    @tf.function
-    def model(h: Any) -> Any:
-        for weight in weights:
-            h = tf.nn.relu(tf.matmul(h, weight))
-        return h
-
-    given = tf.constant(x)
-    return model(given).numpy(), milliseconds(lambda: model(given).numpy())
-
-
-ONNX_CODE = """
-import sys, time, numpy as np, onnxruntime as rt
-folder = sys.argv[1]
-session = rt.InferenceSession(folder + "/model.onnx", providers=["CPUExecutionProvider"])
-x = np.load(folder + "/x.npy")
-run = lambda: session.run(None, {"x": x})
-run(); best = 1e9; end = time.perf_counter() + 1
-while time.perf_counter() < end:
-    start = time.perf_counter(); run(); best = min(best, time.perf_counter() - start)
-print(best * 1e3)
-"""
-
-ONNX_MODEL = """
-import sys, numpy as np, onnx
-from onnx import TensorProto, helper, numpy_helper
-folder = sys.argv[1]
-kernels = np.load(folder + "/kernels.npz")
-nodes, last = [], "x"
-for name in kernels.files:
-    nodes.append(helper.make_node("MatMul", [last, name], ["m" + name]))
-    nodes.append(helper.make_node("Relu", ["m" + name], ["r" + name]))
-    last = "r" + name
-graph = helper.make_graph(nodes, "chain",
-    [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 768])],
-    [helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, 768])],
-    [numpy_helper.from_array(kernels[n], n) for n in kernels.files])
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-model.ir_version = 8
-onnx.save(model, folder + "/model.onnx")
-"""
-
-
-def onnx_chain(python: str | None, kernels: list[NDArray[Any]], x: NDArray[Any]) -> float | None:
-    """ONNX Runtime's time, in a process of its own; None where there is no such environment."""
-    if python is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        named: Any = {f"k{i:02}": kernel for i, kernel in enumerate(kernels)}
-        np.savez(Path(folder) / "kernels.npz", **named)
-        np.save(Path(folder) / "x.npy", x)
-        subprocess.run([python, "-c", ONNX_MODEL, folder], check=True)
-        done = subprocess.run(
-            [python, "-c", ONNX_CODE, folder], check=True, capture_output=True, text=True
-        )
-    return float(done.stdout)
-
-
-def dense_peak() -> float:
-    """FLOP/s of NumPy's BLAS on a large product: what dense code gets here, now."""
-    a = np.ones((1536, 1536), np.float32)
-    out = np.empty_like(a)
-    return 2 * 1536**3 / (milliseconds(lambda: np.matmul(a, a, out=out)) / 1e3)
-
-
 def kernel_times(kernel: NDArray[Any], batch: int) -> dict[str, float]:
-    """Milliseconds of every kernel on one layer."""
+    """Milliseconds of every kernel on one layer with ReLU, weights in cache."""
     x = np.ones((batch, kernel.shape[0]), np.float32)
     y = np.empty((batch, kernel.shape[1]), np.float32)
     relu = Epilogue.of(Activation("relu"))
-    times = {}
+    runs: dict[str, Callable[[], object]] = {}
     for height in (1, 4):
         matrix = spmm.pack_blocked(kernel.T, height)
         scratch = np.empty(matrix.scratch_floats(batch), np.float32)
-        times[f"{height}x1"] = milliseconds(
-            lambda m=matrix, s=scratch: spmm.multiply_blocked(m, x, y, None, None, relu, s), 0.15
+        runs[f"{height}x1"] = partial(
+            spmm.multiply_blocked, matrix, x, y, batch, None, None, relu, scratch
         )
+    packers = {"lookup": spmm.pack_lookup, "bitmask": spmm.pack_bitmask, "csr": spmm.pack_short_csr}
     if batch <= 16:
-        for name, pack in (("bitmask", spmm.pack_bitmask), ("csr", spmm.pack_short_csr)):
-            small: Any = pack(kernel.T)
-            times[name] = milliseconds(
-                lambda m=small: spmm.multiply_small(m, x, y, None, None, relu), 0.15
-            )
+        for name, pack in packers.items():
+            packed: Any = pack(kernel.T)
+            runs[name] = partial(spmm.multiply_small, packed, x, y, None, None, relu)
 
     def dense() -> None:
         np.matmul(x, kernel, out=y)
         spmm.finish_rows(y, None, None, relu)
 
-    times["dense"] = milliseconds(dense, 0.15)
-    return times
+    runs["dense"] = dense
+    timers = [partial(milliseconds, run) for run in runs.values()]
+    return dict(zip(runs, side_by_side(timers, rounds=3, seconds=0.02), strict=True))
+
+
+def chain_row(
+    sparsity: float, height: int, batch: int, onnx_python: str | None, peak: float
+) -> tuple[float, float]:
+    """Print one line; returns how many times as fast as TensorFlow and ONNX Runtime (NaN) we are."""
+    kernels = make_chain(sparsity, height)
+    x = np.random.default_rng(1).standard_normal((batch, NARROW)).astype(np.float32)
+    start = time.perf_counter()
+    source = runtime.chain_of_arrays(kernels, ["relu"] * NUM_LAYERS)
+    engine = runtime.compile(source, batch=batch)
+    started = time.perf_counter() - start
+    theirs = tensorflow_chain(kernels, x)
+    expected = theirs()
+    bound = 1e-4 * float(np.abs(expected).max())
+    np.testing.assert_allclose(engine.predict(x), expected, atol=bound)
+    timers = [partial(milliseconds, lambda: engine.predict(x)), partial(milliseconds, theirs)]
+    rival = None if onnx_python is None else OnnxChain(onnx_python, kernels, x)
+    if rival is not None:
+        np.testing.assert_allclose(rival.answer, expected, atol=bound)
+        timers.append(rival.milliseconds)
+    ours, tf, *rest = side_by_side(timers)
+    onnx = rest[0] if rest else float("nan")
+    if rival is not None:
+        rival.close()
+    flops = 2 * batch * sum(int(np.count_nonzero(kernel)) for kernel in kernels)
+    chosen = sorted({name for by_rows in engine.kernels().values() for name in by_rows.values()})
+    print(
+        f"| {sparsity:.0%} | {height}x1 | {batch} | {ours:.2f} | {tf:.2f} | {onnx:.2f} | "
+        f"{tf / ours:.1f} | {onnx / ours:.1f} | {flops / (ours / 1e3) / peak:.0%} | {started:.2f} | "
+        f"{', '.join(chosen)} |",
+        flush=True,
+    )
+    return tf / ours, onnx / ours
 
 
 def chain(onnx_python: str | None, quick: bool) -> None:
-    """The grid; every answer is checked against TensorFlow's."""
-    peak = dense_peak()
-    print(f"dense peak (NumPy's BLAS): {peak / 1e9:.0f} GFLOP/s")
+    """The grid, and where sparse begins to pay."""
+    peak = settings.peak_flops(200)
     print(
-        "zeros height batch |  ours ms  TF ms  ORT ms | TF/ours ORT/ours | share of peak | kernels"
+        f"{settings.num_threads()} threads, {settings.simd()}, peak {peak / 1e9:.0f} GFLOP/s "
+        "(multiply-adds between registers)\n"
     )
-    corners = [
-        (0.9, 1, 128),
-        (0.9, 1, 32),
-        (0.9, 1, 1),
-        (0.7, 1, 128),
-        (0.5, 1, 128),
-        (0.9, 4, 128),
-    ]
-    grid = [(s, h, b) for h in (1, 4) for s in SPARSITIES for b in BATCHES]
-    for sparsity, height, batch in corners if quick else grid:
-        kernels = make_chain(sparsity, height)
-        x = np.random.default_rng(1).standard_normal((batch, NARROW)).astype(np.float32)
-        engine = runtime.compile(
-            runtime.chain_of_arrays(kernels, ["relu"] * NUM_LAYERS), batch=batch
-        )
-        expected, theirs = tensorflow_chain(kernels, x)
-        answer = engine.predict(x)
-        np.testing.assert_allclose(answer, expected, atol=1e-4 * np.abs(expected).max())
-        ours = milliseconds(lambda e=engine, d=x: e.predict(d))
-        onnx = onnx_chain(onnx_python, kernels, x)
-        flops = 2 * batch * sum(int(np.count_nonzero(kernel)) for kernel in kernels)
-        chosen = sorted(
-            {name for by_rows in engine.kernels().values() for name in by_rows.values()}
-        )
-        beside = "" if onnx is None else f"{onnx / ours:5.1f}x"
-        print(
-            f"{sparsity:5.2f} {height:3}x1 {batch:5} | {ours:8.2f} {theirs:7.2f} "
-            f"{'-' if onnx is None else f'{onnx:.2f}':>7} | {theirs / ours:5.1f}x {beside:>7} | "
-            f"{flops / (ours / 1e3) / peak:6.0%} | {', '.join(chosen)}",
-            flush=True,
-        )
-        if not quick:
-            single = kernel_times(kernels[0], batch)
-            print("      one layer, ms:", {name: round(ms, 3) for name, ms in single.items()})
+    print(
+        "| zeros | blocks | batch | ours ms | TF ms | ORT ms | TF / ours | ORT / ours | of peak | "
+        "compile s | kernels |\n|" + "---|" * 11
+    )
+    grid = [(s, h, b) for h in (1, 4) for b in BATCHES for s in SPARSITIES]
+    found = {
+        corner: chain_row(*corner, onnx_python, peak) for corner in (CORNERS if quick else grid)
+    }
+    if quick:
+        return
+    print("\n| blocks | batch | faster than TF from | faster than ORT from |\n|---|---|---|---|")
+    for height in (1, 4):
+        for batch in BATCHES:
+            ratios = [found[s, height, batch] for s in SPARSITIES]
+            cells = [begins_to_pay([ratio[i] for ratio in ratios]) for i in (0, 1)]
+            print(f"| {height}x1 | {batch} | {cells[0]} | {cells[1]} |")
+    print("\nOne layer of 768 x 3072 alone, its weights in cache, milliseconds:\n")
+    for sparsity in SPARSITIES:
+        for batch in BATCHES:
+            times = kernel_times(make_chain(sparsity, 1)[0], batch)
+            print(
+                f"{sparsity:.0%} zeros, batch {batch}:", *(f"{n} {t:.3f}" for n, t in times.items())
+            )
 
 
-def transformer_file(folder: str, sparsity: float) -> str:
-    """A file of a model of MiniLM's shape from stock layers, random weights, pruned."""
+def begins_to_pay(ratios: list[float]) -> str:
+    """The share of zeros from which on all that was measured is faster, on a line between two."""
+    if any(np.isnan(ratios)):
+        return "-"
+    slower = [place for place, ratio in enumerate(ratios) if ratio < 1]
+    if not slower:
+        return f"{SPARSITIES[0]:.0%} or less"
+    last = slower[-1]
+    if last + 1 == len(ratios):
+        return "nowhere"
+    here, there = ratios[last], ratios[last + 1]
+    share = (1 - here) / (there - here)
+    return f"{SPARSITIES[last] + share * (SPARSITIES[last + 1] - SPARSITIES[last]):.0%}"
+
+
+def difference(actual: Any, expected: Any) -> float:
+    """The largest difference of two nests of arrays, relative to the largest number expected."""
     import keras
-    from keras import layers, ops
+
+    pairs = zip(keras.tree.flatten(actual), keras.tree.flatten(expected), strict=True)
+    return max(float(np.abs(a - e).max() / max(np.abs(e).max(), 1e-30)) for a, e in pairs)
+
+
+def minilm() -> None:
+    """MiniLM from its file without Keras's help, beside its dense model in TensorFlow."""
+    import tempfile
+    from pathlib import Path
+
+    from bench.zoo import MiniLM, load_trec
 
     import secateur as sc
 
-    ids = keras.Input((64,), dtype="int32", name="ids")
-    mask = keras.Input((64,), dtype="bool", name="mask")
-    positions = ids * 0 + np.arange(64, dtype=np.int32)
-    h = layers.Embedding(30522, 384)(ids) + layers.Embedding(512, 384)(positions)
-    h = layers.LayerNormalization(epsilon=1e-12)(h)
-    seen = ops.expand_dims(mask, 1)
-    for _ in range(6):
-        a = layers.MultiHeadAttention(12, 32)(h, h, attention_mask=seen)
-        h = layers.LayerNormalization(epsilon=1e-12)(h + a)
-        f = layers.Dense(384)(layers.Dense(1536, activation="gelu")(h))
-        h = layers.LayerNormalization(epsilon=1e-12)(h + f)
-    z = layers.UnitNormalization()(layers.GlobalAveragePooling1D()(h, mask=mask))
-    result = sc.prune(keras.Model([ids, mask], z), sparsity=sparsity)
-    path = str(Path(folder) / f"transformer-{sparsity}.safetensors")
-    sc.save(path, result)
-    return path
+    dense = MiniLM.load()
+    texts = list(load_trec().texts)
+    print("| zeros | batch | ours ms | TF dense ms | times | compile s | difference | kernels |")
+    print("|" + "---|" * 8)
+    for sparsity in (0.8, 0.9):
+        result = sc.prune(dense.model, sparsity=sparsity)  # all matrices but the embeddings
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.safetensors"
+            sc.save(path, result)
+            for batch in (1, 32):
+                tokens, mask = dense.tokenizer.encode(texts[:batch], 64)
+                tokens, mask = padded_to(tokens, 64), padded_to(mask, 64)
+                start = time.perf_counter()
+                engine = runtime.compile(path, batch=batch, length=64)
+                started = time.perf_counter() - start
+                apart = difference(
+                    engine.predict([tokens, mask]), result.model.predict_on_batch([tokens, mask])
+                )
+                assert apart < 1e-4
+                run = partial(engine.predict, [tokens, mask])
+                theirs = partial(dense.model.predict_on_batch, [tokens, mask])
+                theirs()
+                ours, tf = side_by_side(
+                    [partial(milliseconds, run), partial(milliseconds, theirs)], seconds=1
+                )
+                counts: dict[str, int] = {}
+                for by_rows in engine.kernels().values():
+                    for name in by_rows.values():
+                        counts[name] = counts.get(name, 0) + 1
+                print(
+                    f"| {sparsity:.0%} | {batch} | {ours:.2f} | {tf:.2f} | {tf / ours:.2f} | "
+                    f"{started:.2f} | {apart:.0e} | {counts} |",
+                    flush=True,
+                )
 
 
-def whole_model(path: str) -> None:
-    """A model from its file, against Keras, batch 1 and 32, length 64."""
+def padded_to(array: NDArray[Any], length: int) -> NDArray[Any]:
+    """Columns of zeros up to a length."""
+    return np.pad(array, ((0, 0), (0, length - array.shape[1])))
+
+
+def text_models() -> Iterator[tuple[str, Any, list[Any]]]:
+    """(name, model, batches of different lengths) of every text model that there is."""
+    from bench.zoo import MiniLM, Vocabulary, load_sms, load_trec
+    from bench.zoo.phonemes import Pronouncer, load_sounds
+    from bench.zoo.sms import message_features
+    from bench.zoo.textmodels import TEXT_MODELS, simple_nn
+
+    trec, sms = load_trec(), load_sms()
+    for data_name, data in (("TREC", trec), ("SMS", sms)):
+        vocabulary = Vocabulary.of(data.texts, 8000)
+        for name, make in TEXT_MODELS.items():
+            model = make(8000, 32, len(set(data.labels)))
+            batches = [vocabulary.encode(data.texts[i : i + n], 32) for i, n in ((0, 70), (70, 3))]
+            yield f"{name} on {data_name}", model, batches
+    yield "SimpleNN on SMS", simple_nn(), [message_features(sms.texts[:40]).astype(np.float32)]
+    lm = MiniLM.load()
+    yield (
+        "MiniLM",
+        lm.model,
+        [
+            list(lm.tokenizer.encode(trec.texts[i : i + n], m))
+            for i, n, m in ((0, 40, 64), (40, 3, 9))
+        ],
+    )
+    speaker, words = Pronouncer.load(), sorted(load_sounds())
+    yield (
+        "g2p",
+        speaker.model,
+        [speaker.taught(words[i : i + n]) for i, n in ((1000, 37), (50000, 5))],
+    )
+
+
+def texts() -> None:
+    """Every text model, half its weights zeros, its words ragged and masked as they come."""
     import secateur as sc
 
-    model = sc.load(path)
-    for batch in (1, 32):
-        engine = runtime.compile(path, batch=batch, length=64)
-        rng = np.random.default_rng(0)
-        inputs = []
-        for spec in engine.inputs:
-            shape = [batch, *(64 if size is None else size for size in spec.shape)]
-            if spec.dtype == np.bool_:
-                inputs.append(np.arange(shape[1])[None] < rng.integers(8, 65, (batch, 1)))
-            else:
-                inputs.append(rng.integers(1, 1000, shape).astype(spec.dtype))
-        given = inputs if len(inputs) > 1 else inputs[0]
-        expected = model.predict_on_batch(given)
-        answer = engine.predict(given)
-        difference = np.abs(answer - expected).max() / np.abs(expected).max()
-        theirs = milliseconds(lambda g=given: model.predict_on_batch(g), 3)
-        ours = milliseconds(lambda e=engine, g=given: e.predict(g), 3)
-        print(
-            f"batch {batch}: ours {ours:.2f} ms, Keras on TensorFlow {theirs:.2f} ms, "
-            f"{theirs / ours:.1f}x, largest relative difference {difference:.1e}",
-            flush=True,
+    print("| model | largest relative difference |\n|---|---|")
+    for name, model, batches in text_models():
+        result = sc.prune(model, sparsity=0.5)
+        engine = runtime.compile(result, batch=32)
+        apart = max(
+            difference(engine.predict(batch), result.model.predict(batch, verbose=0))
+            for batch in batches
         )
+        assert apart < 1e-4, (name, apart)
+        print(f"| {name} | {apart:.1e} |", flush=True)
+
+
+def layer() -> None:
+    """SparseDense beside Dense: one layer in a model that TensorFlow runs."""
+    import keras
+
+    print(
+        "| inputs x outputs | zeros | batch | Dense ms | SparseDense ms | times |\n|" + "---|" * 6
+    )
+    for inputs, outputs in ((256, 256), (768, 3072), (2048, 8192)):
+        for sparsity in (0.8, 0.9):
+            for batch in (1, 32, 128):
+                rng = np.random.default_rng(0)
+                dense = keras.layers.Dense(outputs)
+                dense.build((None, inputs))
+                kernel = rng.standard_normal((inputs, outputs)).astype(np.float32)
+                kernel[rng.random(kernel.shape) < sparsity] = 0
+                dense.set_weights([kernel, np.zeros(outputs, np.float32)])
+                sparse = runtime.SparseDense.from_dense(dense)
+                x = rng.standard_normal((batch, inputs)).astype(np.float32)
+                models = [
+                    keras.Sequential([keras.Input((inputs,)), made]) for made in (dense, sparse)
+                ]
+                answers = [model.predict_on_batch(x) for model in models]
+                assert difference(answers[1], answers[0]) < 1e-5
+                theirs, ours = side_by_side(
+                    [partial(milliseconds, partial(model.predict_on_batch, x)) for model in models],
+                    rounds=3,
+                    seconds=0.1,
+                )
+                print(
+                    f"| {inputs} x {outputs} | {sparsity:.0%} | {batch} | {theirs:.2f} | {ours:.2f} | "
+                    f"{theirs / ours:.1f} |",
+                    flush=True,
+                )
 
 
 def main() -> None:
     """Parse and run."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["chain", "minilm"])
-    parser.add_argument("path", nargs="?")
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("what", choices=["chain", "minilm", "texts", "layer"])
     parser.add_argument("--onnx-python")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     if arguments.what == "chain":
         chain(arguments.onnx_python, arguments.quick)
-    elif arguments.path is None:
-        with tempfile.TemporaryDirectory() as folder:
-            for sparsity in (0.8, 0.9):
-                print(f"a transformer of MiniLM's shape, random weights, {sparsity:.0%} zeros")
-                whole_model(transformer_file(folder, sparsity))
     else:
-        whole_model(arguments.path)
+        {"minilm": minilm, "texts": texts, "layer": layer}[arguments.what]()
 
 
 if __name__ == "__main__":
