@@ -46,9 +46,9 @@ _GOOD_FILL = 1.1
 """Blocks that hold no more than this are taken without trying lower ones."""
 
 _SECONDS = 0.004
-"""How long a candidate is timed, if two runs do not take longer."""
+"""How long a candidate is timed, if three runs do not take longer."""
 
-_MAX_COLD_ROWS = 64
+_MAX_COLD_ROWS = 16
 """With more rows a product is bound by arithmetic, wherever its weights come from."""
 
 _MAX_OTHERS = 1 << 26
@@ -58,13 +58,12 @@ _MAX_OTHERS = 1 << 26
 def time_best(run: Multiply, before: Multiply) -> float:
     """Seconds of the fastest of some runs, after one to warm up."""
     run()
-    best, spent, runs = float("inf"), 0.0, 0
-    while runs < 2 or (spent < _SECONDS and runs < 20):
+    best, runs, end = float("inf"), 0, time.perf_counter() + _SECONDS
+    while runs < 3 or (time.perf_counter() < end and runs < 20):
         before()
         start = time.perf_counter()
         run()
-        taken = time.perf_counter() - start
-        best, spent, runs = min(best, taken), spent + taken, runs + 1
+        best, runs = min(best, time.perf_counter() - start), runs + 1
     return best
 
 
