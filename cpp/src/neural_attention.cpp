@@ -54,19 +54,19 @@ SECATEUR_INLINE void multiply_tile(const Small& m, std::size_t row, std::size_t 
   const float* b = m.b + column;
   for (std::size_t k = 0; k < m.depth; ++k, b += m.b_stride) {
     Floats right[Vectors];
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t v = 0; v < Vectors; ++v) load(right[v], b + v * kLanes);
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t r = 0; r < Rows; ++r) {
       Floats left;
       Level::one(a + r * m.a_stride + k, left);
-#pragma GCC unroll 8
+      SECATEUR_UNROLL(8)
       for (std::size_t v = 0; v < Vectors; ++v) acc[r][v] += left * right[v];
     }
   }
-#pragma GCC unroll 8
+  SECATEUR_UNROLL(8)
   for (std::size_t r = 0; r < Rows; ++r) {
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t v = 0; v < Vectors; ++v) {
       const std::size_t at = column + v * kLanes;
       const std::size_t here = m.columns > at ? std::min(kLanes, m.columns - at) : 0;

@@ -160,20 +160,20 @@ SECATEUR_INLINE void add_entries(const Cursor& at, const float* x, Floats (&acc)
   std::uint64_t word;
   std::memcpy(&word, at.indices, sizeof(word));
   typename Level::Four four;
-#pragma GCC unroll 8
+  SECATEUR_UNROLL(8)
   for (std::size_t i = 0; i < Count; ++i) {
     const float* from = x + (word & 0xFFU) * Width;
     word >>= 8U;
     Floats samples[Vectors];
-#pragma GCC unroll 4
+    SECATEUR_UNROLL(4)
     for (std::size_t v = 0; v < Vectors; ++v) load(samples[v], from + v * kLanes);
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t h = 0; h < Height; ++h) {
       const std::size_t which = (i * Height + h) % 4;
       if (which == 0) Level::take(at.values + i * Height + h, four);
       Floats weight;
       Level::spread(four, which, weight);
-#pragma GCC unroll 4
+      SECATEUR_UNROLL(4)
       for (std::size_t v = 0; v < Vectors; ++v) acc[h][v] += weight * samples[v];
     }
   }
@@ -189,9 +189,9 @@ SECATEUR_INLINE void add_group(Cursor& given, const BlockedGroup& group, const f
   for (std::size_t row = 0; row < group.rows; ++row) {
     float* own = sums + *at.order * Height * Width;
     Floats acc[Height][Vectors];
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t h = 0; h < Height; ++h) {
-#pragma GCC unroll 4
+      SECATEUR_UNROLL(4)
       for (std::size_t v = 0; v < Vectors; ++v) load(acc[h][v], own + h * Width + v * kLanes);
     }
     for (std::size_t n = 0; n < whole; ++n) {
@@ -204,9 +204,9 @@ SECATEUR_INLINE void add_group(Cursor& given, const BlockedGroup& group, const f
       at.values += Rest * Height;
       at.indices += Rest;
     }
-#pragma GCC unroll 8
+    SECATEUR_UNROLL(8)
     for (std::size_t h = 0; h < Height; ++h) {
-#pragma GCC unroll 4
+      SECATEUR_UNROLL(4)
       for (std::size_t v = 0; v < Vectors; ++v) store(own + h * Width + v * kLanes, acc[h][v]);
     }
     ++at.order;
@@ -283,7 +283,7 @@ struct WriteOutputs {
       for (std::size_t n = 0; n < outputs; n += kLanes) {
         const std::size_t here = std::min(kLanes, outputs - n);
         Floats square[kLanes];
-#pragma GCC unroll 16
+        SECATEUR_UNROLL(16)
         for (std::size_t i = 0; i < kLanes; ++i) {
           load(square[i], args.sums + (n + i) * args.width + row);
         }
@@ -291,7 +291,7 @@ struct WriteOutputs {
         const std::size_t offset = (args.first_row + row) * all + args.first_output() + n;
         const float* residual = args.finish->residual;
         if (samples == kLanes && here == kLanes && residual == nullptr) {
-#pragma GCC unroll 16
+          SECATEUR_UNROLL(16)
           for (std::size_t i = 0; i < kLanes; ++i) store(args.y + offset + i * all, square[i]);
           continue;
         }
@@ -353,8 +353,6 @@ auto chunk_kernel() {
 
 auto kernel_for(std::size_t height) {
   switch (height) {
-    case 2:
-      return chunk_kernel<2>();
     case 4:
       return chunk_kernel<4>();
     case 8:

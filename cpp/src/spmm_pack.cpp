@@ -106,8 +106,8 @@ std::size_t num_segments(const BlockedPlan& plan) noexcept {
 
 BlockedPlan plan_blocked(std::size_t outputs, std::size_t inputs, std::size_t height,
                          std::size_t block) {
-  if (height != 1 && height != 2 && height != 4 && height != 8) {
-    throw std::invalid_argument("height must be 1, 2, 4 or 8, got " + std::to_string(height));
+  if (height != 1 && height != 4 && height != 8) {
+    throw std::invalid_argument("height must be 1, 4 or 8, got " + std::to_string(height));
   }
   if (block < 16 || block > 256) {
     throw std::invalid_argument("block must be 16 to 256, got " + std::to_string(block));

@@ -128,7 +128,7 @@ void small(Case& one) {
 void products_of_every_tail_are_right() {
   for (const std::size_t size : {0U, 1U, 7U, 15U, 16U, 17U, 33U, 65U}) {
     for (Case one : {Case{size, 40, 20}, Case{17, size, 33}, Case{5, 40, size}}) {
-      for (const std::size_t height : {1U, 2U, 4U, 8U}) blocked(one, height, 32);
+      for (const std::size_t height : {1U, 4U, 8U}) blocked(one, height, 32);
       small(one);
     }
   }

@@ -18,7 +18,7 @@ from secateur.activations import Activation
 from secateur.errors import InvalidArgumentError
 
 TAILS = [0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 65]
-KINDS = ["blocked 1", "blocked 2", "blocked 4", "blocked 8", "bitmask", "n:m", "lookup", "csr"]
+KINDS = ["blocked 1", "blocked 4", "blocked 8", "bitmask", "n:m", "lookup", "csr"]
 SMALL: dict[str, Any] = {
     "bitmask": spmm.pack_bitmask,
     "n:m": partial(spmm.pack_bitmask, even=True),

@@ -18,6 +18,15 @@
 // vectorises them for that target.
 #define SECATEUR_INLINE inline __attribute__((always_inline))
 
+// Unroll the loop that follows. Not under sanitizers: with a check at every access, what is written
+// out eight times takes the compiler many minutes.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SECATEUR_UNROLL(times)
+#else
+#define SECATEUR_TEXT(words) #words
+#define SECATEUR_UNROLL(times) _Pragma(SECATEUR_TEXT(GCC unroll times))
+#endif
+
 namespace secateur {
 
 enum class Simd : int { scalar = 0, avx2 = 1, avx512 = 2 };

@@ -79,7 +79,7 @@ def pack_blocked(weights: Floats, height: int = 1, block: int = 128) -> _core.Bl
 
     Args:
         weights: (outputs, inputs), float32.
-        height: 1 (unstructured), 2, 4 or 8.
+        height: 1 (unstructured), 4 or 8.
         block: Inputs that are kept in L1 at a time, 16 to 256.
 
     Raises:
