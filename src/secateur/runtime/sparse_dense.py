@@ -19,10 +19,10 @@ from secateur.runtime.choosing import Call, Chooser, Matrix
 class SparseDense(keras.layers.Layer):  # type: ignore[misc]
     """`Dense` for a kernel that is mostly zeros, inside a TensorFlow model that is only used.
 
-    Where it pays: large matrices (from some 256 x 1024 on), at least 80 % zeros, and batches of which
-    one call multiplies many rows. TensorFlow hands the rows over to Python and takes them back, which
-    costs 0.1 to 0.3 ms a call and holds Python's lock: at batch 1, or in layers that TensorFlow
-    multiplies by in less than half a millisecond, it does not pay. `secateur.runtime.compile` runs the
+    Where it pays: matrices of some 768 x 3072 and more with at least 80 % zeros, all the more the larger
+    the matrix and the batch (`python -m bench.runtime layer`: 1.3 to 3.2 times there at 32 and 128 rows,
+    2 to 3.9 times at 2048 x 8192). TensorFlow hands the rows over to Python and takes them back, which
+    holds Python's lock: at 256 x 256, or at 768 x 3072 with one row, it does not pay. `secateur.runtime.compile` runs the
     whole model without any of that and is what to use where the whole model is known to the runtime;
     this layer is for single large layers in a model that is not.
 
