@@ -22,9 +22,9 @@ class SparseDense(keras.layers.Layer):  # type: ignore[misc]
     Where it pays: matrices of some 768 x 3072 and more with at least 80 % zeros, all the more the larger
     the matrix and the batch (`python -m bench.runtime layer`: 1.3 to 3.2 times there at 32 and 128 rows,
     2 to 3.9 times at 2048 x 8192). TensorFlow hands the rows over to Python and takes them back, which
-    holds Python's lock: at 256 x 256, or at 768 x 3072 with one row, it does not pay. `secateur.runtime.compile` runs the
-    whole model without any of that and is what to use where the whole model is known to the runtime;
-    this layer is for single large layers in a model that is not.
+    holds Python's lock: at 256 x 256, or at 768 x 3072 with one row, it does not pay.
+    `secateur.runtime.compile` runs the whole model without any of that and is what to use where the
+    whole model is known to the runtime; this layer is for single large layers in a model that is not.
 
     It cannot be trained and cannot be compiled by XLA. The kernel is packed at the first call; after
     assigning to its variables otherwise than by `set_weights` or loading, call `repack`.
