@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from tests.integration.keras_models import MODELS
-from tests.integration.test_prune_on_data import correlated, importance, values_of
+from tests.integration.on_data import correlated, importance, values_of
 
 import secateur as sc
 
@@ -58,6 +58,7 @@ def test_on_models_of_every_kind(kind):
     before = values_of(model)
     activations = [getattr(layer, "activation", None) for layer in model._flatten_layers()]
     found = importance(model, x)
+    assert found
     shapes = {t.name: t.shape for t in sc.keras.find_tensors(model).tensors}
     for name, own in found.items():
         assert own.ndim == 1
@@ -100,16 +101,41 @@ def test_rows_that_matter_keep_more():
     assert kept[:5].sum() < 0.4 * kept[5:].sum()
 
 
-@pytest.mark.parametrize("own_layer", [False, True])
-def test_what_a_softmax_squashes_counts_in_full(own_layer):
+@pytest.mark.parametrize("how", ["in the layer", "Softmax", "Activation", "ops"])
+def test_what_a_softmax_squashes_counts_in_full(how):
     """A class that is never near decided has no gradient behind the softmax, yet it must not go."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((12,))
     hidden = layers.Dense(6, activation="relu")(inputs)
-    if own_layer:
-        outputs = layers.Softmax()(layers.Dense(5, name="out")(hidden))
-    else:
-        outputs = layers.Dense(5, activation="softmax", name="out")(hidden)
+    own = "softmax" if how == "in the layer" else None
+    outputs = layers.Dense(5, activation=own, name="out")(hidden)
+    behind = {
+        "Softmax": layers.Softmax(),
+        "Activation": layers.Activation("softmax"),
+        "ops": keras.ops.softmax,
+    }
+    if own is None:
+        outputs = behind[how](outputs)
     model = keras.Model(inputs, outputs)
     model.get_layer("out").bias.assign([0, 0, 0, 0, -40])
     np.testing.assert_allclose(importance(model, correlated(64))["out/kernel"], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "separable"])
+def test_a_sigmoid_within_a_layer_of_several_matrices_is_looked_at_from_behind(kind):
+    """What goes into the layer is not what goes into its sigmoid."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 12))
+    hidden = layers.Dense(8, name="hidden")(inputs)
+    if kind == "recurrent":
+        last = layers.SimpleRNN(2, activation="sigmoid", return_sequences=True)
+    else:
+        last = layers.SeparableConv1D(2, 1, activation="sigmoid")
+    model = keras.Model(inputs, last(hidden))
+    # The model looks at the first half of what the hidden layer puts out only.
+    kernels = [w for w in last.weights if w.shape[-1] == 2 and 8 in w.shape]
+    kernel = np.array(kernels[0].value)
+    kernel[..., 4:, :] = 0
+    kernels[0].assign(kernel)
+    found = importance(model, correlated(64 * 6).reshape(64, 6, 12))["hidden/kernel"]
+    assert found[4:].max() < 0.01 * found[:4].min()

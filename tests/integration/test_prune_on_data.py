@@ -8,21 +8,25 @@ import numpy as np
 import pytest
 from keras import layers, ops, tree
 from tests.integration.keras_models import MODELS, SimpleNN, floats, ids
+from tests.integration.on_data import (
+    assert_same,
+    changed_output,
+    correlated,
+    importance,
+    mlp,
+    values_of,
+)
 from tests.integration.test_prune_model import image_model, text_model
 
 import secateur as sc
 from secateur.data_plan import DataPrunePlan
 from secateur.errors import CalibrationWarning, InvalidArgumentError, NonFiniteError
 from secateur.keras.calibrating import CalibrationWalk
-from secateur.keras.choosing import Selection, choose
-from secateur.keras.data_pruning import Calibration, open_for_walk
-from secateur.keras.importance import output_importance
 from secateur.keras.padding import Padding
 from secateur.keras.staging import make_schedule
 from secateur.keras.taps import open_graph
 from secateur.keras.variables import empty_like
 from secateur.layer_pruning import Recipe, prune_matrix
-from secateur.patterns import Unstructured
 from secateur.reconstruction import ADMM, LayerTarget
 from secateur.statistics import InputStatistics
 
@@ -33,48 +37,6 @@ KINDS = {
     "text": lambda: (text_model(), ids(40, 12, top=30)),
     "images": lambda: (image_model(), floats(4, 16, 16, 3)),
 }
-
-
-def values_of(model):
-    return [np.array(variable.value) for variable in model.weights]
-
-
-def changed_output(model, other, inputs):
-    """Mean squared difference of the outputs, relative to their size."""
-    pairs = zip(tree.flatten(model(inputs)), tree.flatten(other(inputs)), strict=True)
-    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
-    return sum(((a - b) ** 2).sum() for a, b in pairs) / sum((a**2).sum() for a, _ in pairs)
-
-
-def assert_same(first, second, atol=1e-5):
-    for one, two in zip(first.masks.values(), second.masks.values(), strict=True):
-        np.testing.assert_array_equal(one, two)
-    for one, two in zip(values_of(first.model), values_of(second.model), strict=True):
-        np.testing.assert_allclose(
-            one.astype(np.float64), two.astype(np.float64), rtol=1e-3, atol=atol
-        )
-
-
-def mlp(seed=0):
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input((12,)),
-            layers.Dense(16, activation="relu", name="first"),
-            layers.Dense(10, activation="tanh", name="second"),
-            layers.Dense(4, name="out"),
-        ]
-    )
-
-
-def importance(model, x):
-    chosen = choose(model, Selection(), Unstructured())
-    return output_importance(open_for_walk(model, chosen, Calibration(x)))
-
-
-def correlated(num_samples, width=12):
-    mixing = np.random.default_rng(7).normal(size=(width, width))
-    return (floats(num_samples, width) @ mixing + 0.5).astype("float32")
 
 
 class TestEveryKind:
@@ -331,102 +293,6 @@ class TestStreaming:
         assert_same(
             sc.prune(model, sparsity=0.5, data=stream), sc.prune(model, sparsity=0.5, data=x), 1e-4
         )
-
-
-def padded(num_samples=60, length=7, width=6):
-    """Sequences, and which positions of them are real."""
-    x = floats(num_samples, length, width)
-    lengths = np.random.default_rng(5).integers(2, length + 1, num_samples)
-    return x, np.arange(length)[None] < lengths[:, None]
-
-
-def explicit_model(width=6):
-    keras.utils.set_random_seed(2)
-    x, mask = keras.Input((None, width)), keras.Input((None,), dtype="bool", name="mask")
-    hidden = layers.Dense(8, activation="relu", name="hidden")(x)
-    hidden = hidden + layers.MultiHeadAttention(2, 4, name="attention")(
-        hidden, hidden, attention_mask=ops.expand_dims(mask, 1)
-    )
-    pooled = layers.GlobalAveragePooling1D()(hidden, mask=mask)
-    return keras.Model([x, mask], layers.Dense(3, name="out")(pooled))
-
-
-def product_model(width=6):
-    """The mask is used, but nothing says that it is one."""
-    keras.utils.set_random_seed(2)
-    x, mask = keras.Input((None, width)), keras.Input((None,), dtype="bool", name="mask")
-    hidden = layers.Dense(8, activation="relu", name="hidden")(x)
-    weight = ops.expand_dims(ops.cast(mask, "float32"), -1)
-    return keras.Model([x, mask], layers.Dense(3, name="out")(ops.sum(hidden * weight, axis=1)))
-
-
-# Which samples stand for all is told by all they hold, padding too; what is computed of them is not.
-ALIKE = {"criterion": "magnitude", "reconstruction": "refit", "allocation": "uniform"}
-
-
-class TestPadding:
-    def garbage(self, x, mask, seed):
-        noise = np.random.default_rng(seed).normal(size=x.shape) * 50
-        return np.where(mask[..., None], x, noise).astype("float32")
-
-    @pytest.mark.parametrize("how", [ALIKE, {"criterion": "sparsegpt"}], ids=str)
-    def test_a_mask_that_the_graph_passes_on(self, how):
-        x, mask = padded()
-        first = [self.garbage(x, mask, 1), mask]
-        second = [self.garbage(x, mask, 2), mask]
-        model = explicit_model()
-        assert_same(
-            sc.prune(model, sparsity=0.5, data=first, **how),
-            sc.prune(model, sparsity=0.5, data=second, **how),
-        )
-
-    @pytest.mark.parametrize("given", ["mask", "array"])
-    def test_a_mask_that_the_user_gives(self, given):
-        x, mask = padded()
-        model = product_model()
-        asked = {"sparsity": 0.5, "criterion": "sparsegpt"}
-        how = {**asked, "mask": mask if given == "array" else "mask", "batch_size": 16}
-        first = sc.prune(model, data=[self.garbage(x, mask, 1), mask], **how)
-        second = sc.prune(model, data=[self.garbage(x, mask, 2), mask], **how)
-        assert_same(first, second)
-        unmasked = sc.prune(model, data=[self.garbage(x, mask, 1), mask], **asked)
-        with pytest.raises(AssertionError):
-            assert_same(first, unmasked)
-
-    @pytest.mark.parametrize("recurrent", [layers.LSTM, layers.GRU])
-    def test_a_mask_that_keras_hands_on(self, recurrent):
-        keras.utils.set_random_seed(4)
-        model = keras.Sequential(
-            [
-                keras.Input((7, 6)),
-                layers.Masking(),
-                layers.Dense(5, name="hidden"),
-                recurrent(4, name="recurrent"),
-                layers.Dense(2, name="out"),
-            ]
-        )
-        x, mask = padded()
-        x[~mask] = 0
-        longer = np.concatenate([x, np.zeros((60, 9, 6), "float32")], axis=1)
-        tall = keras.Sequential(
-            [
-                keras.Input((16, 6)),
-                *(type(own).from_config(own.get_config()) for own in model.layers),
-            ]
-        )
-        tall.set_weights(model.get_weights())
-        how = {"sparsity": 0.5, **ALIKE}
-        assert_same(sc.prune(model, data=x, **how), sc.prune(tall, data=longer, **how))
-
-    def test_masks_that_do_not_fit(self):
-        x, mask = padded()
-        model = product_model()
-        with pytest.raises(InvalidArgumentError, match="names no input"):
-            sc.prune(model, sparsity=0.5, data=[x, mask], mask="maks")
-        with pytest.raises(InvalidArgumentError, match="59 samples"):
-            sc.prune(model, sparsity=0.5, data=[x, mask], mask=mask[:59])
-        with pytest.raises(InvalidArgumentError, match="one of time"):
-            sc.prune(model, sparsity=0.5, data=[x, mask], mask=mask[:, 0])
 
 
 class TestErrors:

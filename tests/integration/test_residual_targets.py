@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tests.integration.test_prune_on_data import assert_same, correlated, importance
+from tests.integration.on_data import assert_same, correlated, importance
 
 import secateur as sc
 from secateur.keras.residuals import added_to

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from keras import activations, layers, ops, tree
+from keras import ops, tree
 from keras.src.utils.module_utils import tensorflow
 
 from secateur.keras.data_pruning import Opened
 from secateur.keras.flatten import Call
 from secateur.keras.matrix_calls import puts_out_rows
+from secateur.keras.output_roles import maker_of, role_of
 from secateur.keras.running import run_graph
 from secateur.keras.sampling import some_samples
 from secateur.keras.taps import taps_of
@@ -23,8 +24,6 @@ _BATCH_SIZE = 8
 
 # What seems not to matter on these samples may on others.
 _LEAST = 1e-4
-
-_SQUASHING = (activations.softmax, activations.sigmoid)
 
 Float64: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -124,8 +123,7 @@ class _Run(NamedTuple):
 
 def _run(opened: Opened, batch: Any, calls: Sequence[Call], tape: Any) -> _Run:
     graph = opened.graph
-    last = {id(tensor): call for call in graph.calls for tensor in call.outputs}
-    ends = [last.get(id(tensor)) for tensor in graph.outputs]
+    ends = [maker_of(graph, tensor) for tensor in graph.outputs]
     squashed = [call for call in ends if call is not None and _squashes(call)]
     before: dict[int, Any] = {}
 
@@ -156,8 +154,9 @@ def _run(opened: Opened, batch: Any, calls: Sequence[Call], tape: Any) -> _Run:
 
 
 def _squashes(call: Call) -> bool:
-    kind: Any = call.operation
-    return isinstance(kind, layers.Softmax) or getattr(kind, "activation", None) in _SQUASHING
+    """Whether a call is a softmax or sigmoid, or a product under one, so that what goes in is seen."""
+    bare = not getattr(call.operation, "weights", ())
+    return role_of(call) is not None and (bare or puts_out_rows(call))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def output_roles(graph: Graph, model: Any, asked: Role | Sequence[Role] | None) 
             )
         return given
     by_loss = _roles_of_losses(model, len(outputs))
-    found = [_role(maker_of(graph, output)) for output in outputs]
+    found = [role_of(maker_of(graph, output)) for output in outputs]
     return [own or other or "values" for own, other in zip(found, by_loss, strict=True)]
 
 
@@ -57,7 +57,8 @@ def features_of(graph: Graph, output: Tensor) -> Tensor | None:
     return None
 
 
-def _role(maker: Call | None) -> Role | None:
+def role_of(maker: Call | None) -> Role | None:
+    """What a call puts out, by its activation or what it is itself; None where that does not tell."""
     if maker is None:
         return None
     activation = getattr(maker.operation, "activation", None)
