@@ -1,11 +1,13 @@
 """How much the model loses by one weight, and one sparsity shared out by it."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 from tests.integration.keras_models import MODELS
-from tests.integration.test_prune_on_data import (
+from tests.integration.on_data import (
     assert_same,
     correlated,
     importance,
@@ -14,6 +16,7 @@ from tests.integration.test_prune_on_data import (
 )
 
 import secateur as sc
+from secateur.errors import CalibrationWarning, InvalidArgumentError
 from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.choosing import Selection, choose
 from secateur.keras.data_pruning import Calibration, open_for_walk
@@ -34,10 +37,13 @@ def test_the_walk_goes_on_to_what_the_model_puts_out(kind):
     wanted = {id(tensor.variable) for tensor in sc.keras.find_tensors(model).tensors}
     schedule = make_schedule(graph, wanted, padding, to_outputs=True)
     expected = [np.asarray(leaf) for leaf in keras.tree.flatten(model(inputs, training=False))]
+    seen = 0
     with CalibrationWalk(graph, schedule, [inputs], padding, beside=False) as walk:
         for _ in walk.groups():
+            seen += 1
             for own, leaf in zip(walk.outputs(0), expected, strict=True):
                 np.testing.assert_allclose(np.asarray(own), leaf, rtol=1e-4, atol=1e-5)
+    assert seen
 
 
 def alone(sparsity=0.5, weighed=None):
@@ -186,3 +192,30 @@ def test_a_mask_goes_with_its_samples(monkeypatch):
     )
     for name, curve in found.items():
         assert curve == pytest.approx(again[name], rel=1e-3)
+
+
+def test_progress_goes_through_the_weights_twice_and_the_report_says_what_was_asked():
+    model, x, told = mlp(), correlated(64), []
+    result = sc.prune(model, sparsity=0.5, data=x, progress=told.append)
+    assert told == 2 * ["first/kernel", "second/kernel", "out/kernel"]
+    for row in result.report:
+        assert row.asked_sparsity == pytest.approx(row.num_removed / row.size)
+    told.clear()
+    sc.prune(model, sparsity=0.5, data=x, criterion="sparsegpt", progress=told.append)
+    assert told == ["first/kernel", "second/kernel", "out/kernel"]
+
+
+def test_few_samples_are_said_once_for_each_layer():
+    with pytest.warns(CalibrationWarning) as said:
+        sc.prune(mlp(), sparsity=0.5, data=correlated(8))
+    named = [str(own.message).split("'")[1] for own in said if "Gram" in str(own.message)]
+    assert sorted(named) == ["first", "out", "second"]
+
+
+def test_a_plan_for_other_weights_is_refused():
+    model, x = mlp(), correlated(64)
+    plan = sc.plan_prune(model, sparsity=0.5, data=x)
+    fewer = {name: share for name, share in plan.plan.shares.items() if name != "out/kernel"}
+    edited = replace(plan, plan=replace(plan.plan, shares=fewer))
+    with pytest.raises(InvalidArgumentError, match="made for other weights"):
+        edited.apply()

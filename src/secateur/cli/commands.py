@@ -87,7 +87,7 @@ def prune(options: Namespace) -> None:
             exclude=options.exclude,
             **data_options(options, model),
             inplace=True,
-            progress=lambda name: advance(f"pruned {name}", total),
+            progress=lambda name: advance(name, total),
         )
         advance(f"writing {options.output}", None)
         header = sources.write_model(options.output, result, storage)

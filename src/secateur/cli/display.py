@@ -66,7 +66,10 @@ def console() -> Console:
 
 @contextmanager
 def progress(options: Namespace) -> Iterator[Any]:
-    """A progress bar on stderr; `advance(step, total)` names the step, and moves on if it counts."""
+    """A progress bar on stderr; `advance(step, total)` names the step, and moves on if it counts.
+
+    A bar that is full begins anew with the next step that counts: things are gone through twice.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,7 +85,8 @@ def progress(options: Namespace) -> Iterator[Any]:
 
         def advance(step: str, total: int | None) -> None:
             nonlocal known
-            if total is not None and known not in (None, total):
+            full = total is not None and bar.tasks[0].completed >= total
+            if full or (total is not None and known not in (None, total)):
                 bar.reset(task)
             known = total if total is not None else known
             bar.update(task, description=step, total=total)

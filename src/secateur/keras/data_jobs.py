@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from secateur.keras.protocols import Model
 
 
+_OTHER_PLAN = "This plan was made for other weights, or by other settings; make a new plan."
+
+
 @dataclass(frozen=True, eq=False)
 class OnData:
     """A request to prune on data; see `prune` for what its parts mean."""
@@ -89,10 +92,12 @@ class OnData:
         scores = {} if criterion is None else score(model, opened, self.calibration, criterion)
         importance = output_importance(opened) if self._weighs(recipe, scope) else {}
         masks: dict[str, Array] = {}
+        if plan is not None and set(plan.shares) != set(opened.chosen.names):
+            raise InvalidArgumentError(_OTHER_PLAN)
         if plan is not None and allocation != "uniform":
             shares = dict(plan.shares)  # what they were measured by is not measured again
         elif scope in ("layer", "row") or isinstance(self.pattern, NM):
-            shares = self._shares(opened, allocation, scope, recipe, importance)
+            shares = self._shares(opened, allocation, scope, recipe, importance, progress)
         else:
             shares, masks = self._together(model, opened, scope, recipe, scores)
         settings = {
@@ -115,9 +120,7 @@ class OnData:
             progress,
         )
         if plan is not None and plan != data_plan(opened.chosen, job):
-            raise InvalidArgumentError(
-                "This plan was made for other weights, or by other settings; make a new plan."
-            )
+            raise InvalidArgumentError(_OTHER_PLAN)
         return opened, job
 
     def _allocation(self, recipe: Recipe, scope: Any) -> str:
@@ -168,6 +171,7 @@ class OnData:
         scope: Any,
         recipe: Recipe,
         importance: Mapping[str, Array],
+        progress: Progress | None,
     ) -> dict[str, Share]:
         """How much of each weight goes, where each is looked at alone."""
         chosen = opened.chosen
@@ -187,7 +191,7 @@ class OnData:
         # One sweep tells what a layer's error is nearly as well as the best solver, in less time.
         swept = replace(recipe, scorer=None, solver=SparseGPT(), finish=False, asymmetric=False)
         alone = Alone(swept, self.pattern, scope, float(sparsity), importance)
-        counts = allot(allocation, opened, alone, self.calibration.memory)
+        counts = allot(allocation, opened, alone, self.calibration.memory, progress)
         sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in chosen.tensors}
         if scope == "layer":
             return {t.name: Share(count=self._units(t, counts[t.name])) for t in chosen.tensors}

@@ -28,7 +28,7 @@ from secateur.keras.tensors import WeightTensor
 from secateur.keras.variables import empty_like, read_array
 from secateur.keras.walk import named_variables
 from secateur.layer_pruning import PrunedMatrix, Recipe, ThresholdTarget, prune_matrix
-from secateur.patterns import NM, Pattern
+from secateur.patterns import NM, Pattern, Unstructured
 from secateur.plan import TensorShape
 from secateur.pruning import Progress
 from secateur.reconstruction import LayerTarget
@@ -275,7 +275,10 @@ class _Surgeon:
     def _asked(self, tensor: WeightTensor) -> float | None:
         if isinstance(self._job.pattern, NM):
             return self._job.pattern.sparsity
-        return self._job.shares[tensor.name].sparsity
+        share = self._job.shares[tensor.name]
+        if share.count is not None and isinstance(self._job.pattern, Unstructured):
+            return share.count / int(np.prod(tensor.shape))
+        return share.sparsity
 
     def result(self, model: Model) -> Result:
         """Everything that is known in the end."""

@@ -167,7 +167,8 @@ def prune(
         max_samples: Read no more than so many samples.
         memory: Bytes of activations kept in memory; the rest goes to a temporary file.
         inplace: Change the model given instead of a copy.
-        progress: Called with each weight's name when it is done.
+        progress: Called with each weight's name when it is done; with allocation "loss" once more
+            before, when what it costs has been measured.
 
     Returns:
         `.model`, `.masks`, `.report` and `.plan`. A compiled model stays compiled, with its optimizer's

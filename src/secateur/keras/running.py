@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,10 @@ def run_call(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
         return [value]
     if isinstance(operation, Constant):
         return [ops.convert_to_tensor(operation.value)]
-    return list(tree.flatten(operation(*args, **for_inference(operation, kwargs))))
+    with warnings.catch_warnings():
+        # Inside of attention masks go another way; of the user's own layers Keras warned at building.
+        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask attached")
+        return list(tree.flatten(operation(*args, **for_inference(operation, kwargs))))
 
 
 def for_inference(operation: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ at several sparsities from what goes into it, and the model's output is looked a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from secateur.allocation import scaled_losses
+from secateur.errors import CalibrationWarning
 from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.data_pruning import Opened, shift_bias
 from secateur.keras.gathering import Gatherer
@@ -25,6 +27,7 @@ from secateur.keras.tensors import WeightTensor
 from secateur.keras.variables import empty_like, read_array
 from secateur.layer_pruning import PrunedMatrix, Recipe, make_problems, prune_problems
 from secateur.patterns import Pattern
+from secateur.pruning import Progress
 from secateur.reconstruction import LayerTarget
 from secateur.statistics import InputStatistics
 
@@ -77,7 +80,9 @@ class Alone:
         return done
 
 
-def losses_alone(opened: Opened, alone: Alone, memory: int) -> dict[str, dict[float, float]]:
+def losses_alone(
+    opened: Opened, alone: Alone, memory: int, progress: Progress | None = None
+) -> dict[str, dict[float, float]]:
     """Loss of the model by the sparsity of one weight, all others being whole.
 
     The loss is the squared difference of the outputs as a part of their variance over the data.
@@ -86,6 +91,7 @@ def losses_alone(opened: Opened, alone: Alone, memory: int) -> dict[str, dict[fl
         opened: The model made ready for a walk; afterwards it is what it was.
         alone: How weights are pruned.
         memory: Bytes of activations that may be kept in memory.
+        progress: Called with each weight's name when it is known.
 
     Returns:
         Weight name -> {sparsity: loss}, for `secateur.allocation.by_loss`.
@@ -111,12 +117,23 @@ def losses_alone(opened: Opened, alone: Alone, memory: int) -> dict[str, dict[fl
             statistics = gatherer.gather(walk, group)
             for member in group.members:
                 tensor = tensors[id(member.variable)]
-                found = alone.prune(tensor, member, statistics)
+                found = _without_warning(alone, tensor, member, statistics)
                 errors[tensor.name] = {at: done.error for at, done in found.items()}
                 at = min(found, key=lambda level: abs(level - alone.sparsity))
                 with _put(walk, tensor, member, found[at]):
                     measured[tensor.name] = (at, outputs.loss())
+                if progress is not None:
+                    progress(tensor.name)
     return scaled_losses(errors, measured)
+
+
+def _without_warning(
+    alone: Alone, tensor: WeightTensor, member: Member, statistics: list[InputStatistics]
+) -> dict[float, PrunedMatrix]:
+    with warnings.catch_warnings():
+        # These are some of the samples only; whether all are few, the pruning itself says.
+        warnings.simplefilter("ignore", CalibrationWarning)
+        return alone.prune(tensor, member, statistics)
 
 
 @contextmanager

@@ -14,12 +14,15 @@ from secateur.keras.data_pruning import Opened
 from secateur.keras.scoring import score_inputs
 from secateur.keras.sensitivity import Alone, losses_alone
 from secateur.patterns import NM, Block, Pattern
+from secateur.pruning import Progress
 from secateur.selection import Norm, Ranked, Target, block_ranked, fill_masks, find_cut
 
 ALLOCATIONS = ("uniform", "erk", "lamp", "owl", "global", "loss")
 
 
-def allot(name: str, opened: Opened, alone: Alone, memory: int) -> dict[str, int]:
+def allot(
+    name: str, opened: Opened, alone: Alone, memory: int, progress: Progress | None = None
+) -> dict[str, int]:
     """Whole numbers of weights to remove that add up to the sparsity of all.
 
     Args:
@@ -27,6 +30,7 @@ def allot(name: str, opened: Opened, alone: Alone, memory: int) -> dict[str, int
         opened: The model made ready for a walk.
         alone: How one weight is pruned; its sparsity is the fraction of all chosen weights, 0 to 1.
         memory: Bytes of activations that may be kept in memory.
+        progress: Called with each weight's name when what it costs is measured, where it is.
     """
     tensors, sparsity = opened.chosen.tensors, alone.sparsity
     sizes = {tensor.name: int(np.prod(tensor.shape)) for tensor in tensors}
@@ -34,7 +38,7 @@ def allot(name: str, opened: Opened, alone: Alone, memory: int) -> dict[str, int
     if name == "uniform" or len(sizes) == 1 or not 0 < sparsity < 1:
         return allocation.uniform(sizes, sparsity)
     if name == "loss":
-        return allocation.by_loss(sizes, losses_alone(opened, alone, memory), sparsity)
+        return allocation.by_loss(sizes, losses_alone(opened, alone, memory, progress), sparsity)
     if name == "erk":
         return allocation.erk({tensor.name: tensor.shape for tensor in tensors}, sparsity)
     if name == "lamp":
