@@ -231,9 +231,7 @@ class CalibrationWalk:
                 ]
                 for number in numbers.get(id(call), ()):
                     inlet = inlets[number]
-                    for now, _, masks, own, _ in _parts(
-                        inlet, size, arguments, arguments, explicit, part
-                    ):
+                    for now, masks, own in _parts(inlet, size, arguments, explicit, part):
                         yield number, self._look(inlet, now, now, masks, own)
                 outputs = run_call(call, *arguments)
                 values.update((id(t), v) for t, v in zip(call.outputs, outputs, strict=True))
@@ -405,16 +403,8 @@ def _grouped(inlet: Inlet, rows: Array) -> Array:
     return rows[None] if inlet.tap.groups == 1 else rows
 
 
-def _parts(
-    inlet: Inlet,
-    size: int,
-    now: Any,
-    dense: Any,
-    masks: Any,
-    part: Array | None,
-    missed: Array | None = None,
-) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
-    """Cut a batch into parts whose rows take a bounded amount of memory."""
+def _parts(inlet: Inlet, size: int, now: Any, *beside: Any) -> Iterator[tuple[Any, ...]]:
+    """Cut a call's arguments, and what goes with them, into parts whose rows take bounded memory."""
     values = tree.flatten(now)
     first = next((leaf for leaf in values if backend.is_tensor(leaf)), None)
     step = size
@@ -423,16 +413,10 @@ def _parts(
         rows = int(np.prod([int(extent) for extent in first.shape[:-1]]))
         step = max(1, min(size, size * _ROWS_BYTES // max(4 * rows * width, 1)))
     if step >= size:
-        yield now, dense, masks, part, missed
+        yield now, *beside
         return
     for start in range(0, size, step):
-        yield (
-            _slice(now, start, step, size),
-            _slice(dense, start, step, size),
-            _slice(masks, start, step, size),
-            _slice(part, start, step, size),
-            _slice(missed, start, step, size),
-        )
+        yield tuple(_slice(nest, start, step, size) for nest in (now, *beside))
 
 
 def _width(inlet: Inlet) -> int:
