@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
-from secateur.keras.token_prior import likely_ids, rank_correlation
+from secateur.keras.token_prior import likely_ids
 
 RNG = np.random.default_rng(0)
 
@@ -33,8 +32,3 @@ def test_without_a_trend_the_farthest_rows_come_first():
 
 def test_letters_are_all_alike():
     assert set(likely_ids(table(np.linspace(2, 1, 30)), np.arange(30))) == {1 / 30}
-
-
-def test_rank_correlation_is_spearmans():
-    one, two = RNG.normal(size=(2, 50))
-    assert rank_correlation(one, two) == pytest.approx(spearmanr(one, two).statistic)

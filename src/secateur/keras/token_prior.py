@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata, spearmanr
 
 from secateur.arrays import Array
 
@@ -40,19 +41,7 @@ def likely_ids(table: Array, ids: Array) -> Array:
     rows = table[ids].astype(np.float64)
     distances = np.linalg.norm(rows - rows.mean(axis=0), axis=1)
     rank = np.arange(len(ids))
-    if abs(rank_correlation(rank, distances)) * np.sqrt(len(ids)) <= _CLEAR:
-        rank = ranks(-distances)
+    if abs(spearmanr(rank, distances).statistic) * np.sqrt(len(ids)) <= _CLEAR:
+        rank = rankdata(-distances, "ordinal") - 1
     shares = 1 / (rank + 2.7)
     return np.asarray(shares / shares.sum())
-
-
-def ranks(values: Array) -> Array:
-    """(n,) int64: 0 for the least value; of equals the earlier comes first."""
-    found = np.empty(len(values), np.int64)
-    found[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return found
-
-
-def rank_correlation(one: Array, two: Array) -> float:
-    """Spearman's rho of two rows of numbers, -1 to 1."""
-    return float(np.corrcoef(ranks(one), ranks(two))[0, 1])
