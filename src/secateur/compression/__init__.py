@@ -4,7 +4,8 @@ from secateur.compression.explanation import Explanation
 from secateur.compression.finetuning import FineTuning
 from secateur.compression.goals import Comparison, Goal, Latency, Macs, Parameters, Size, Sparsity
 from secateur.compression.history import History, Step
-from secateur.compression.loop import CompressionResult, compress
+from secateur.compression.loop import compress
+from secateur.compression.result import CompressionResult
 from secateur.keras.teaching import Distillation
 
 __all__ = [

@@ -16,7 +16,6 @@ from keras import tree
 from secateur.compression.adaptive import Adaptive
 from secateur.compression.checking import as_data, check_data
 from secateur.compression.checkpoint import Checkpoint, fingerprint
-from secateur.compression.explanation import Explanation
 from secateur.compression.finetuning import FineTuning
 from secateur.compression.goals import Comparison, Goal, Latency, Sparsity
 from secateur.compression.history import History, Step
@@ -24,45 +23,12 @@ from secateur.compression.moves import Cut, Move, Prune, Setting
 from secateur.compression.overlap import warn_of_overlap
 from secateur.compression.proposals import Densities, Ratios, density_for, density_needed
 from secateur.compression.quality import Mode, Quality, mode_of
+from secateur.compression.result import CompressionResult
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.cloning import clone_model
 
 METHODS = ("prune", "cut", "both", "auto")
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class CompressionResult:
-    """What a compression came to.
-
-    Attributes:
-        model: The smallest model whose quality held; compiled, and its zeros are kept.
-        history: Every step, and the front of quality against cost.
-        comparison: The goal's figure before and after, and its limit.
-        quality: The metric before and after.
-        reached: Whether the goal was reached.
-        interrupted: Whether Ctrl-C ended it early.
-        explanation: With `method="auto"`, what was measured, tried and chosen, and why.
-    """
-
-    model: Any
-    history: History
-    comparison: Comparison
-    quality: tuple[float, float]
-    reached: bool
-    interrupted: bool = False
-    explanation: Explanation | None = None
-
-    def __str__(self) -> str:
-        before, after = self.quality
-        found = self.comparison
-        state = "reached" if self.reached else "not reached"
-        return (
-            f"{self.history}\n{self.history.goal}: {found.before:,.6g} -> {found.after:,.6g} "
-            f"({found.ratio:.2f} times smaller; the goal was {state}), "
-            f"{self.history.metric}: {before:.4f} -> {after:.4f}"
-            + (f"\n{self.explanation}" if self.explanation is not None else "")
-        )
 
 
 def compress(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from secateur.compression.costs import WeightCost, kept_within, prunable
 from secateur.compression.finetuning import fine_tune
 from secateur.compression.moves import Setting
 from secateur.compression.planning import Blueprint
-from secateur.compression.sensitivity import calibration_slice, cut_to
+from secateur.compression.sensitivity import GivenScores, calibration_slice, cut_to
 from secateur.keras.cloning import clone_model
 from secateur.keras.cutting import plan_cut
 from secateur.keras.keeping import keep_zeros
@@ -65,7 +64,7 @@ class PlannedPruning(Pruning):
     def _prune_to(self, sparsity: float) -> None:
         chosen = self._chosen()
         found = self._saliencies(chosen)
-        criterion = _Scores(tuple(found.values()))
+        criterion = GivenScores(tuple(found.values()))
         if self._blueprint.densities:
             how: dict[str, Any] = {"sparsity": self._layer_sparsities(chosen, sparsity)}
         else:
@@ -108,24 +107,6 @@ class PlannedPruning(Pruning):
         ends = min(begins, self._blueprint.budget)
         kept = kept_within(found, prices, begins + (ends - begins) * share)
         return min(kept, sum(self._start.values()))
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """A criterion that was worked out before.
-
-    Attributes:
-        given: One matrix of saliencies for each weight, in order.
-    """
-
-    given: tuple[Array, ...]
-    name: str = "planned"
-
-    def saliencies(self, weights: Sequence[Array]) -> list[Array]:
-        """The saliencies, zero where the weight is."""
-        return [
-            np.where(weight == 0, 0.0, own) for weight, own in zip(weights, self.given, strict=True)
-        ]
 
 
 def prune_and_train(

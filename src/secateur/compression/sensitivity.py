@@ -137,20 +137,21 @@ def training_scores(
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A criterion that was worked out before, for one weight.
+class GivenScores:
+    """A criterion that was worked out before.
 
     Attributes:
-        scores: As a matrix, (out, in).
+        given: One matrix of saliencies for each weight, (out, in), in order.
     """
 
-    scores: Array
+    given: tuple[Array, ...]
     name: str = "given"
 
     def saliencies(self, weights: Sequence[Array]) -> list[Array]:
-        """The scores."""
-        del weights
-        return [self.scores]
+        """The saliencies, zero where the weight is."""
+        return [
+            np.where(weight == 0, 0.0, own) for weight, own in zip(weights, self.given, strict=True)
+        ]
 
 
 def measure_pruning(
@@ -177,7 +178,7 @@ def measure_pruning(
         own = writable_copy(tensor.variable)
         criteria: dict[str, Any] = {"magnitude": "magnitude"}
         if tensor.variable.trainable:  # else its gradients say nothing
-            criteria["taylor"] = _Given(taylor[tensor.name])
+            criteria["taylor"] = GivenScores((taylor[tensor.name],))
         found: dict[str, dict[float, float]] = {score: {} for score in criteria}
         for score, density in itertools.product(criteria, DENSITIES):
             how = {"sparsity": {tensor.name: 1 - density}, "criterion": criteria[score]}
