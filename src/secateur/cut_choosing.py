@@ -78,12 +78,12 @@ class CutTarget:
             if not isinstance(count, numbers.Integral):
                 raise ArgumentTypeError(f"keep[{name!r}] must be an integer, got {count!r}.")
 
-    def most(self, groups: Sequence[Group], names: Sequence[str]) -> list[int | None]:
+    def most(self, groups: Sequence[Group], names: Sequence[str]) -> Sequence[int | None]:
         """How many units each group can lose at most; None where the scores decide."""
         if self.ratio is not None and self.scope == "layer":
             return [math.floor(self.ratio * len(group.units) + 0.5) for group in groups]
         if self.keep is not None:
-            return [_by_count(g, n, self.keep, "") for g, n in zip(groups, names, strict=True)]
+            return _by_counts(groups, names, self.keep, [""] * len(groups))
         return [None] * len(groups)
 
 
@@ -231,12 +231,7 @@ def _wanted(
 ) -> list[int]:
     """How many units each group is to lose, before rounding."""
     if target.keep is not None:
-        return [
-            _by_count(g, n, own, why)
-            for g, n, own, why in zip(
-                groups, names, _meant(groups, names, target.keep), refusals, strict=True
-            )
-        ]
+        return _by_counts(groups, names, target.keep, refusals)
     if target.threshold is not None:
         counts = []
         for name in names:
@@ -268,6 +263,13 @@ def _meant(
         {n: count for n, count in keep.items() if n == name or own.get(n, makers) == makers}
         for name, makers in own.items()
     ]
+
+
+def _by_counts(
+    groups: Sequence[Group], names: Sequence[str], keep: Mapping[str, int], refusals: Sequence[str]
+) -> list[int]:
+    meant = _meant(groups, names, keep)
+    return [_by_count(*own) for own in zip(groups, names, meant, refusals, strict=True)]
 
 
 def _by_count(group: Group, name: str, keep: Mapping[str, int], why: str) -> int:

@@ -145,7 +145,10 @@ def test_keep_means_the_group_of_that_name_not_what_its_layer_is_added_to():
     scores = {"attention": np.arange(4.0), "words": np.arange(32.0)}
 
     def kept(keep):
-        cuts = choose([heads, stream], scores, CutTarget(keep=keep), Choice(align=1))
+        target = CutTarget(keep=keep)
+        cuts = choose([heads, stream], scores, target, Choice(align=1))
+        most = target.most([heads, stream], ["attention", "words"])
+        assert [cut.kept for cut in cuts] == [4 - most[0], 32 - most[1]]
         return [cut.kept for cut in cuts]
 
     assert kept({"attention": 2}) == [2, 32]
