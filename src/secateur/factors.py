@@ -11,6 +11,8 @@ from secateur.errors import FactorisationError
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+_MIRRORED = 256
+
 
 def cholesky(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
     """Lower L with L L^T = matrix, (n, n), in the matrix's own precision; above the diagonal: zeros.
@@ -34,29 +36,49 @@ def cholesky(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
     return np.asarray(factor)
 
 
-def cholesky_solve(matrix: Matrix, right: Matrix, name: str) -> Matrix:
-    """Solve matrix @ x = right for a positive definite matrix; right is (n, columns).
+def cholesky_solve(matrix: Matrix, right: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
+    """Solve matrix @ x = right for a positive definite matrix.
+
+    Args:
+        matrix: Symmetric, C-ordered.
+        right: (n, columns); in Fortran order no copy is needed.
+        name: The layer, for messages.
+        overwrite: Whether both may be destroyed, which saves their copies.
 
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
-    factor = cholesky(matrix, name)
+    factor = cholesky(matrix, name, overwrite=overwrite)
     (potrs,) = lapack.get_lapack_funcs(("potrs",), (factor,))
-    solved, _ = potrs(factor, right, lower=True)
+    solved, _ = potrs(factor, right, lower=True, overwrite_b=overwrite)
     return np.asarray(solved)
 
 
-def inverse(matrix: Matrix, name: str) -> Matrix:
-    """Inverse of a positive definite matrix, symmetric to the last bit.
+def inverse(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
+    """Inverse of a positive definite matrix, C-ordered, symmetric to the last bit.
+
+    Args:
+        matrix: Symmetric, C-ordered.
+        name: The layer, for messages.
+        overwrite: Whether the matrix may be destroyed, which saves its copy.
 
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
-    factor = cholesky(matrix, name)
+    factor = cholesky(matrix, name, overwrite=overwrite)
     (potri,) = lapack.get_lapack_funcs(("potri",), (factor,))
-    lower, _ = potri(factor, lower=True)
-    lower = np.tril(lower)
-    return np.asarray(lower + np.tril(lower, -1).T)
+    lower, _ = potri(factor, lower=True, overwrite_c=True)
+    _mirror(lower)
+    return np.asarray(lower).T
+
+
+def _mirror(lower: Matrix) -> None:
+    """Write a lower triangle into the upper, in place; by blocks, which stay in cache."""
+    for start in range(0, len(lower), _MIRRORED):
+        here = slice(start, start + _MIRRORED)
+        lower[:start, here] = lower[here, :start].T
+        corner = lower[here, here]
+        corner[...] = np.tril(corner) + np.tril(corner, -1).T
 
 
 def upper_factor(matrix: Matrix, name: str, dtype: Any = None) -> Matrix:

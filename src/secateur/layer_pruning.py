@@ -234,12 +234,12 @@ def _joined(
     solved: Sequence[LayerSolution],
     recipe: Recipe,
 ) -> PrunedMatrix:
-    mask = np.concatenate([solution.mask for solution in solved])
+    mask = _stacked([solution.mask for solution in solved])
     energies = [problem.energy for problem in problems]
     lost = sum(own.error * energy for own, energy in zip(solved, energies, strict=True))
     shifts = [solution.bias_shift for solution in solved if solution.bias_shift is not None]
     changed = recipe.solver is not None
-    found = np.concatenate([solution.weight for solution in solved])
+    found = _stacked([solution.weight for solution in solved])
     return PrunedMatrix(
         # Weights that are only kept stay what they were to the last bit, float64 ones too.
         found if changed else np.where(mask, weight, np.zeros((), weight.dtype)),
@@ -248,6 +248,10 @@ def _joined(
         np.concatenate(shifts) if shifts else None,
         changed,
     )
+
+
+def _stacked(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def split_target(target: LayerTarget, num_parts: int, shape: tuple[int, ...]) -> list[LayerTarget]:

@@ -216,6 +216,9 @@ class InputStatistics:
             )
         self._count_block()
         self._settle()
+        for rows in (self._rows, self._dense_rows):
+            if rows is not None:
+                rows.release()
         if not self._count:
             raise InvalidArgumentError(
                 f"No input of {_whose(self.name)} has been counted: update() was not called, or every "
@@ -452,6 +455,11 @@ class _Buffer:
             self._block = np.empty((_BLOCK_ROWS, self._width), np.float32)
         self._block[self.filled : self.filled + len(rows)] = rows
         self.filled += len(rows)
+
+    def release(self) -> None:
+        """Let go of the memory of an empty block until rows come again."""
+        assert not self.filled
+        self._block = None
 
     def take_centred(self) -> tuple[Float32, Float64, Float64]:
         """The rows less a float32 shift, their mean, and what of it the shift leaves."""

@@ -423,3 +423,24 @@ class TestNormalisations:
             sc.prune(
                 self.model(), sparsity=0.5, data=correlated(64), criterion="wanda", refit_norms=True
             )
+
+
+def test_what_weights_were_is_let_go_of_behind_the_walk_where_a_copy_is_pruned(monkeypatch):
+    model, x = mlp(), correlated(64)
+    alive = []
+    put = CalibrationWalk.change
+
+    def change(walk, variable, array):
+        alive.append(sum(own.before is not None for own in walk._changed.values()))
+        put(walk, variable, array)
+
+    monkeypatch.setattr(CalibrationWalk, "change", change)
+    given = [weight.copy() for weight in model.get_weights()]
+    how = {"sparsity": 0.5, "data": x, "allocation": "uniform", "refit_bias": False}
+    sc.prune(model, **how)
+    assert alive == [0, 0, 0]
+    alive.clear()
+    own = model.get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(given, own, strict=True))
+    sc.prune(model, **how, inplace=True)
+    assert alive == [0, 1, 2]

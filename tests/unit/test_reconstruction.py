@@ -353,7 +353,7 @@ def test_too_few_rows_warn():
 
 def test_a_failed_factorisation_names_the_remedy():
     problem = make()
-    problem.hessian[:] = -np.eye(16)
+    problem.gram[:] = 2 - np.eye(16)
     with pytest.raises(FactorisationError, match=r"'layer'.*[Rr]aise damping"):
         solve(problem, LayerTarget(sparsity=0.5), "sparsegpt")
 

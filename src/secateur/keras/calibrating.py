@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -53,7 +53,13 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Changed:
-    """Values as tensors of the backend: given back to the variable they cost no copy."""
+    """Values as tensors of the backend: given back to the variable they cost no copy.
+
+    Attributes:
+        variable: Whose values they are.
+        before: Those of the given network; None where nothing asks for them any more.
+        after: Those of the network as it is now.
+    """
 
     variable: Any
     before: Any
@@ -73,6 +79,9 @@ class CalibrationWalk:
         beside: Whether the dense network's rows are wanted; False halves the work, and `Rows.dense` is
             then the same as `Rows.compressed`.
         budget: Bytes of activations that may be kept in memory; the rest goes to a temporary file.
+        restores: Whether the model is what it was without `commit`. False for a copy that is then thrown
+            away: what a weight was is let go of as soon as the walk is past it, or at the end there
+            would be a second model.
 
     Example:
         >>> import keras
@@ -97,6 +106,7 @@ class CalibrationWalk:
         *,
         beside: bool = True,
         budget: int = GIGABYTE,
+        restores: bool = True,
     ) -> None:
         self._graph = graph
         self._schedule = schedule
@@ -105,6 +115,8 @@ class CalibrationWalk:
         self._beside = beside
         self._tensors = _Tensors(ActivationStore(budget))
         self._changed: dict[int, _Changed] = {}
+        self._restores = restores
+        self._last_use = {} if restores else _last_uses(schedule)
         self._differing: set[int] = set()
         self._sizes: list[int] = []
         self._committed = False
@@ -119,7 +131,7 @@ class CalibrationWalk:
         trace: TracebackType | None,
     ) -> None:
         self._tensors.store.close()
-        if not self._committed:
+        if self._restores and not self._committed:
             self._set([(change.variable, change.before) for change in self._changed.values()])
         # Whoever still has the walk holds no second model by it.
         self._changed.clear()
@@ -137,6 +149,12 @@ class CalibrationWalk:
     def commit(self) -> None:
         """Leave the changes in the model when the `with` block ends."""
         self._committed = True
+
+    def _let_go(self, number: int) -> None:
+        """Forget what weights were that no pass and no group after this pass uses."""
+        for identity, change in self._changed.items():
+            if self._last_use.get(identity, number + 1) <= number:
+                self._changed[identity] = replace(change, before=None)
 
     def groups(self) -> Iterator[TapGroup]:
         """The groups in order; each must be dealt with (`change`) before the next is asked for."""
@@ -156,6 +174,11 @@ class CalibrationWalk:
         give_array(variable, array)
         after = read_tensor(variable)
         self._changed[id(variable)] = _Changed(variable, before, after)
+
+    def undo(self, variable: Any) -> None:
+        """Give a changed variable back what it had: the very memory, where `change` shared it."""
+        change = self._changed.pop(id(variable))
+        self._set([(variable, change.before)])
 
     def rows(self, inlets: Sequence[Inlet]) -> Iterator[Rows]:
         """What goes into the weights of the group at hand, part by part, on all of the data."""
@@ -288,6 +311,7 @@ class CalibrationWalk:
             self._run_stream("dense", number, calls)
         self._run_stream("compressed", number, differing)
         self._forget(number)
+        self._let_go(number)
 
     def _spreads(self, call: Call) -> bool:
         if not self._differs(call):
@@ -395,6 +419,18 @@ def _variables(call: Call) -> list[Any]:
     if isinstance(operation, Source):
         return [operation.variable]
     return list(getattr(operation, "variables", ()))
+
+
+def _last_uses(schedule: Schedule) -> dict[int, int]:
+    """Number of the pass, by a variable's identity, that is the last to use it or comes after that."""
+    last: dict[int, int] = {}
+    for number, calls in enumerate(schedule.passes):
+        last.update((id(own), number) for call in calls for own in _variables(call))
+    for number, groups in enumerate(schedule.groups, start=1):
+        seen = (inlet.call for group in groups for inlet in group.inlets)
+        for own in (own for call in seen for own in _variables(call)):
+            last[id(own)] = max(number, last.get(id(own), 0))
+    return last
 
 
 def _grouped(inlet: Inlet, rows: Array) -> Array:

@@ -63,10 +63,23 @@ class OnData:
         return data_plan(opened.chosen, job), opened.chosen.left
 
     def run(
-        self, model: Model, plan: DataPrunePlan | None, progress: Progress | None = None
+        self,
+        model: Model,
+        plan: DataPrunePlan | None,
+        progress: Progress | None = None,
+        *,
+        restores: bool,
     ) -> Result:
-        """Prune a model's own weights, as much as a plan says if there is one."""
+        """Prune a model's own weights, as much as a plan says if there is one.
+
+        Args:
+            model: Is changed.
+            plan: Made by `decide`.
+            progress: As for `prune`.
+            restores: Whether it is what it was after an error; see `CalibrationWalk`.
+        """
         opened, job = self._job(model, progress, plan)
+        job = replace(job, restores=restores)
         result = prune_on_data(model, opened, job)
         _warn_if_short(result.report, self.pattern)
         return result
@@ -116,8 +129,8 @@ class OnData:
             importance,
             masks,
             settings,
-            self.calibration.memory,
-            progress,
+            memory=self.calibration.memory,
+            progress=progress,
         )
         if plan is not None and plan != data_plan(opened.chosen, job):
             raise InvalidArgumentError(_OTHER_PLAN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from secateur.keras.keeping import hold_masks
 from secateur.keras.norms import is_norm, norm_tap, norm_variables, refit_norm
 from secateur.keras.padding import Padding
 from secateur.keras.results import Result
-from secateur.keras.staging import Member, Schedule, make_schedule
+from secateur.keras.staging import Member, Schedule, TapGroup, make_schedule
 from secateur.keras.taps import open_graph
 from secateur.keras.tensors import WeightTensor
 from secateur.keras.variables import empty_like, read_array
@@ -95,6 +95,7 @@ class Job:
         masks: Weight name -> mask of its shape, where it is settled before the walk which weights go.
         settings: What the plan is to say of the method.
         memory: Bytes of activations that may be kept in memory.
+        restores: Whether the model is what it was after an error; False for a copy that is thrown away.
         progress: Called with each weight's name when it is done.
     """
 
@@ -106,6 +107,7 @@ class Job:
     masks: Mapping[str, Array] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     memory: int = GIGABYTE
+    restores: bool = True
     progress: Progress | None = None
 
 
@@ -163,7 +165,7 @@ def _with_taps(chosen: Chosen, schedule: Schedule, strict: bool) -> Chosen:
 
 
 def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
-    """Prune a model's own weights on data; after an error it is what it was.
+    """Prune a model's own weights on data; after an error it is what it was, if the job says so.
 
     Args:
         model: The model that `opened` was made of.
@@ -184,18 +186,16 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
         opened.padding,
         beside=job.recipe.asymmetric,
         budget=job.memory,
+        restores=job.restores,
     ) as walk:
         gatherer.look_ahead(walk, opened.schedule)
         for group in walk.groups():
             if is_norm(group.members[0]):
                 surgeon.changed += refit_norm(walk, group, job.recipe.damping)
                 continue
-            statistics = gatherer.gather(walk, group)
-            for member in group.members:
-                surgeon.prune(walk, member, statistics, outputs=makes_up(group))
+            surgeon.prune(walk, group, gatherer.gather(walk, group))
         walk.commit()
-    hold_masks(model, surgeon.masks)
-    return surgeon.result(model)
+    return surgeon.result(model, hold_masks(model, surgeon.masks()))
 
 
 def _maker(recipe: Recipe) -> Make:
@@ -212,11 +212,19 @@ class _Surgeon:
         self._opened = opened
         self._job = job
         self._tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
-        self.masks: dict[str, Array] = {}
+        # Bits until the walk is over: beside the weights before and after, bytes would be a quarter more.
+        self._packed: dict[str, Array] = {}
         self._reports: dict[str, TensorReport] = {}
         self.changed: list[Any] = []
 
     def prune(
+        self, walk: CalibrationWalk, group: TapGroup, statistics: list[InputStatistics]
+    ) -> None:
+        """Prune the weights of a group and put the results into the model."""
+        for member in group.members:
+            self._prune(walk, member, statistics, outputs=makes_up(group))
+
+    def _prune(
         self,
         walk: CalibrationWalk,
         member: Member,
@@ -224,7 +232,6 @@ class _Surgeon:
         *,
         outputs: bool,
     ) -> None:
-        """Prune a weight and put the result into the model."""
         tensor = self._tensors[id(member.variable)]
         before = read_array(tensor.variable)
         done = prune_matrix(
@@ -243,7 +250,7 @@ class _Surgeon:
         walk.change(member.variable, after)
         if done.bias_shift is not None:
             self.changed.append(shift_bias(walk, member, done.bias_shift))
-        self.masks[tensor.name] = mask
+        self._packed[tensor.name] = np.packbits(mask)
         self._reports[tensor.name] = self._report(tensor, after, mask, done)
         if self._job.progress is not None:
             self._job.progress(tensor.name)
@@ -280,7 +287,15 @@ class _Surgeon:
             return share.count / int(np.prod(tensor.shape))
         return share.sparsity
 
-    def result(self, model: Model) -> Result:
+    def masks(self) -> Iterator[tuple[str, Array]]:
+        """Names and masks, in the order of the model; each is let go of when the next is asked for."""
+        for tensor in self._opened.chosen.tensors:
+            bits = self._packed.pop(tensor.name, None)
+            if bits is not None:
+                flat = np.unpackbits(bits, count=int(np.prod(tensor.shape)))
+                yield tensor.name, flat.reshape(tensor.shape).view(np.bool_)
+
+    def result(self, model: Model, masks: dict[str, Array]) -> Result:
         """Everything that is known in the end."""
         chosen = self._opened.chosen
         done = [name for name in chosen.names if name in self._reports]
@@ -288,7 +303,6 @@ class _Surgeon:
         names = (own.name for own in named_variables(model) if id(own.variable) in changed)
         rows = tuple(self._reports[name] for name in done)
         report = PruneReport(rows, chosen.left, tuple(names))
-        masks = {name: self.masks[name] for name in done}
         return Result(model, masks, report, data_plan(chosen, self._job))
 
 

@@ -8,7 +8,7 @@ one, and its saved file says nothing of it. After loading a file, `keep_zeros` p
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -118,21 +118,25 @@ def keep_zeros(model: Model, masks: Mapping[str, Array] | None = None) -> dict[s
     return kept
 
 
-def hold_masks(model: Model, masks: dict[str, Array]) -> None:
-    """Hold zeros, and put windows on what holds them in the place of the masks: one copy, not two.
+def hold_masks(model: Model, masks: Iterable[tuple[str, Array]]) -> dict[str, Array]:
+    """Hold zeros by masks that are made one after the other, and are kept once, not twice.
 
     Args:
         model: As for `keep_zeros`.
-        masks: The same; changed in place, to read-only arrays.
+        masks: Names of weights and their masks, as there.
+
+    Returns:
+        The masks by name: read-only windows on what holds the zeros.
     """
     tensors = {tensor.name: tensor for tensor in find_tensors(model).tensors}
-    new = False
-    for name in list(masks):
+    held, new = {}, False
+    for name, mask in masks:
         variable: Any = tensors[name].variable
-        new = _hold(variable, masks.pop(name), model) or new
-        masks[name] = read_array(variable.constraint.mask)
+        new = _hold(variable, mask, model) or new
+        held[name] = read_array(variable.constraint.mask)
     if new:
         trace_again(model)
+    return held
 
 
 def enforce_zeros(model: Model) -> None:

@@ -80,7 +80,8 @@ class DataModelPrunePlan:
         Raises:
             NonFiniteError, FactorisationError: As for `prune`.
         """
-        return self._asked.run(self.model if inplace else clone_model(self.model), self.plan)
+        target = self.model if inplace else clone_model(self.model)
+        return self._asked.run(target, self.plan, restores=inplace)
 
     def __str__(self) -> str:
         return _with_left(str(self.plan), self.left)
@@ -198,7 +199,8 @@ def prune(
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
     asked = OnData(how, selection, parse_pattern(pattern), norm, method, allocation, calibration)
     if data is not None:
-        return asked.run(model if inplace else _clone(model, data), None, progress)
+        target = model if inplace else _clone(model, data)
+        return asked.run(target, None, progress, restores=inplace)
     target = model if inplace else clone_model(model)
     prepared = prepare(target, _without_data(asked), how, selection)
     result = weight_pruning.apply(prepared.plan, target, prepared.left, prepared, progress)

@@ -145,8 +145,7 @@ def _put(
     if done.bias_shift is not None:
         assert member.tap.bias is not None
         variables.append(member.tap.bias.variable)
-    before = [read_array(variable) for variable in variables]
-    after = empty_like(before[0])
+    after = empty_like(read_array(tensor.variable))
     tensor.to_matrix(after)[...] = done.weight
     walk.change(tensor.variable, after)
     if done.bias_shift is not None:
@@ -154,8 +153,8 @@ def _put(
     try:
         yield
     finally:
-        for variable, array in zip(variables, before, strict=True):
-            walk.change(variable, array)
+        for variable in variables:
+            walk.undo(variable)
 
 
 class _Outputs:

@@ -60,38 +60,50 @@ class ADMM:
 
     def solve(self, problem: LayerProblem, target: LayerTarget) -> LayerSolution:
         """See `secateur.reconstruction.solve`."""
-        hessian = scaled_hessian(problem)
-        scale = scales(problem)
+        fitted, mask = self._fitted(problem, target)
+        return problem.solution(fitted, mask, self.name)
+
+    def _fitted(self, problem: LayerProblem, target: LayerTarget) -> tuple[Float32, Array]:
+        wanted = problem.target * scales(problem)  # (out, in)
         # Each row is a problem of its own, so its weight changes what is compared and nothing else.
-        rows = problem.output_weights[:, None]
-        wanted = problem.target * scale * rows  # (out, in)
+        wanted *= problem.output_weights[:, None]
+        hessian = scaled_hessian(problem)
         mask, start = self._split(hessian, wanted, target, problem.name)
         fitted, _ = masked_gradients(
             hessian, wanted, mask, start, tolerance=1e-5, max_iterations=self.refit_iterations
         )
-        return problem.solution(fitted / scale / rows, mask, self.name)
+        fitted /= scales(problem)
+        fitted /= problem.output_weights[:, None]
+        return fitted, mask
 
     def _split(
         self, hessian: Float32, wanted: Float32, target: LayerTarget, name: str
     ) -> tuple[Array, Float32]:
-        rho = np.float32(self.rho)
+        """The mask of D, and D. Both D and V follow from S = B + V / rho and the mask.
+
+        Where the mask keeps, D = S and V = 0; elsewhere D = 0 and V = rho S.
+        """
+        rho = before = np.float32(self.rho)
         pull = wanted @ hessian  # (out, in)
         mask = target.mask_of(wanted)
-        sparse = wanted * mask
-        dual = np.zeros_like(wanted)
+        sum_ = wanted * mask
+        right = np.empty_like(wanted)
         for iteration in range(self.max_iterations):
             if iteration % self.every == 0:
                 if iteration:
                     rho *= np.float32(self.growth)
                 damped = hessian.copy()
                 damped[np.diag_indices_from(damped)] += rho
-                solver = inverse(damped, name)  # (in, in)
+                solver = inverse(damped, name, overwrite=True)  # (in, in)
+                del damped
                 support = mask
-            dense = (pull - dual + rho * sparse) @ solver
-            sum_ = dense + dual / rho
+            np.multiply(sum_, np.where(mask, rho, -before), out=right)  # rho D - V
+            right += pull
+            sum_ *= np.where(mask, np.float32(0), before / rho)  # V / rho
+            sum_ += right @ solver
+            before = rho
             mask = target.mask_of(sum_)
-            sparse = sum_ * mask
-            dual += rho * (dense - sparse)
             if iteration % self.every == self.every - 1 and np.array_equal(mask, support):
                 break
-        return mask, sparse
+        sum_ *= mask
+        return mask, sum_

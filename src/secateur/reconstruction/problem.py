@@ -161,9 +161,18 @@ class LayerProblem:
         return np.asarray(self.damping * (diagonal + mean * _FLOOR))
 
     @cached_property
+    def diagonal(self) -> Float64:
+        """H_jj, (in,) float64, > 0."""
+        return np.where(self.dead, 0.0, np.diagonal(self.gram)) + self.ridge
+
+    @property
     def hessian(self) -> Float64:
-        """H = Gram + diag(ridge), (in, in) float64; positive definite."""
-        return self._shared("hessian", self._damped)
+        """H = Gram + diag(ridge), (in, in) float64; positive definite. Made anew: it is the caller's."""
+        hessian = self.gram.copy()
+        hessian[self.dead, :] = 0.0
+        hessian[:, self.dead] = 0.0
+        np.einsum("ii->i", hessian)[...] = self.diagonal
+        return hessian
 
     @cached_property
     def upper_factor(self) -> Array:
@@ -180,21 +189,11 @@ class LayerProblem:
         key = (what, self.damping, self.ridge_kind, self.intercept)
         return self._statistics.remember(key, make)
 
-    def _damped(self) -> Float64:
-        damped = self.gram.copy()
-        damped[self.dead, :] = 0.0
-        damped[:, self.dead] = 0.0
-        diagonal = np.einsum("ii->i", damped)
-        diagonal += self.ridge
-        return damped
-
     @cached_property
     def target(self) -> Float32:
         """W*, (out, in) float32; zero for dead inputs."""
-        target = self.weight
-        if self.asymmetric or self.outputs:
-            target = self._dense_fit()
-        target = target.copy()
+        fitted = self.asymmetric or self.outputs
+        target = self._dense_fit() if fitted else self.weight.copy()
         target[:, self.dead] = 0.0
         return target
 
@@ -246,8 +245,13 @@ class LayerProblem:
         statistics = self._statistics
         cross = statistics.cross_covariance if self.intercept else statistics.cross
         weight = self.weight.astype(np.float64)
-        wanted = cross.T if self.outputs else weight @ cross.T  # (out, in)
-        fit = cholesky_solve(self.hessian, (wanted + self.ridge * weight).T, self.name)
+        right = cross.T if self.outputs else weight @ cross.T  # (out, in)
+        # Each of these is as large as the Gram matrix, so they go as soon as they can.
+        del cross
+        weight *= self.ridge
+        right += weight
+        del weight
+        fit = cholesky_solve(self.hessian, right.T, self.name, overwrite=True)
         return np.ascontiguousarray(fit.T, np.float32)
 
 

@@ -19,6 +19,9 @@ System: TypeAlias = Literal["auto", "cholesky", "cg"]
 # Above about this many non-zeros a row, conjugate gradients over all rows at once are faster.
 _CHOLESKY_NONZEROS = 1000
 
+# Rows of the Hessian that are scaled at a time: float64 beside it would take twice its memory.
+_SCALED_ROWS = 256
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -65,13 +68,20 @@ class Refit:
 
 def scales(problem: LayerProblem) -> Float32:
     """sqrt(H_jj), (in,): in units of these all inputs are alike."""
-    return np.sqrt(np.diagonal(problem.hessian)).astype(np.float32)
+    return np.sqrt(problem.diagonal).astype(np.float32)
 
 
 def scaled_hessian(problem: LayerProblem) -> Float32:
     """H with unit diagonal, (in, in) float32."""
-    scale = np.sqrt(np.diagonal(problem.hessian))
-    return (problem.hessian / scale / scale[:, None]).astype(np.float32)
+    scale = 1 / np.sqrt(problem.diagonal)
+    scaled = np.empty(problem.gram.shape, np.float32)
+    for start in range(0, len(scale), _SCALED_ROWS):
+        rows = slice(start, start + _SCALED_ROWS)
+        scaled[rows] = problem.gram[rows] * (scale[rows, None] * scale)
+    scaled[problem.dead, :] = 0.0
+    scaled[:, problem.dead] = 0.0
+    np.fill_diagonal(scaled, 1.0)
+    return scaled
 
 
 def refit_cholesky(problem: LayerProblem, mask: Array) -> Float32:
@@ -83,7 +93,8 @@ def refit_cholesky(problem: LayerProblem, mask: Array) -> Float32:
         support = np.flatnonzero(mask[rows[0]])
         if support.size:
             system = hessian[np.ix_(support, support)]  # (nonzeros, nonzeros)
-            values = cholesky_solve(system, right[np.ix_(rows, support)].T, problem.name)
+            own = right[np.ix_(rows, support)].T
+            values = cholesky_solve(system, own, problem.name, overwrite=True)
             fitted[np.ix_(rows, support)] = values.T
     return fitted
 
@@ -141,19 +152,22 @@ def masked_gradients(
     """
     kept = mask.astype(np.float32)
     fitted = start * kept
-    residual = ((target - fitted) @ hessian) * kept  # (out, in)
-    right = (target @ hessian) * kept
-    limit = np.maximum(row_dots(right, right), np.finfo(np.float32).tiny)
+    curved = (target @ hessian) * kept  # (out, in)
+    limit = np.maximum(row_dots(curved, curved), np.finfo(np.float32).tiny)
+    residual = (target - fitted) @ hessian
+    residual *= kept
     step = residual.copy()
     square = row_dots(residual, residual)
     for _ in range(max_iterations):
         if float(np.max(square / limit, initial=0.0)) <= tolerance**2:
             break
-        curved = (step @ hessian) * kept
+        np.matmul(step, hessian, out=curved)
+        curved *= kept
         bend = row_dots(step, curved)
-        along = np.divide(square, bend, out=np.zeros_like(square), where=bend > 0)
-        fitted += along[:, None] * step
-        residual -= along[:, None] * curved
+        along = np.divide(square, bend, out=np.zeros_like(square), where=bend > 0)[:, None]
+        curved *= along
+        residual -= curved
+        fitted += np.multiply(step, along, out=curved)
         before, square = square, row_dots(residual, residual)
         step *= np.divide(square, before, out=np.zeros_like(square), where=before > 0)[:, None]
         step += residual
