@@ -3,12 +3,14 @@
     python -m bench.compression                          # all four models, five seeds, ten times smaller
     python -m bench.compression TextCNN SMS --seeds 3
     python -m bench.compression TextCNN --ratios 5 10 20 40   # what each bears
+    python -m bench.compression transformer --method auto
     python -m bench.compression TextCNN --tfmot-python PYTHON --ratios 5 10 20
 
 Every seed splits the rows anew, 72 % to train on, 13 % to choose by (epochs, steps) and 15 % to judge
-by, trains a model, and compresses it with the defaults of `sc.compress` and max_drop=0.01. Ratios are
-bytes of the gzip of the `.keras` file, without optimizer, to bytes of our file. The rows of a ratio
-that validation did not allow are those of the best model that it did, so read the ratio reached.
+by, trains a model, and compresses it with max_drop=0.01 and, but for --method, the defaults of
+`sc.compress`. Ratios are bytes of the gzip of the `.keras` file, without optimizer, to bytes of our
+file. The rows of a ratio that validation did not allow are those of the best model that it did, so read
+the ratio reached.
 
 With --tfmot-python, the Python of an environment with tensorflow-model-optimization (it needs Keras 2)
 trains the same TextCNN on the same rows there and prunes it along its polynomial schedule, see
@@ -104,7 +106,9 @@ def accuracy(model: keras.Model, rows: Rows) -> float:
     return float(found["accuracy"])
 
 
-def outcomes(name: str, seed: int, ratios: Sequence[float]) -> Iterator[Outcome]:
+def outcomes(
+    name: str, seed: int, ratios: Sequence[float], method: str | None
+) -> Iterator[Outcome]:
     """Train once, and compress to each ratio."""
     task = load(name, seed)
     begun = time.monotonic()
@@ -121,6 +125,7 @@ def outcomes(name: str, seed: int, ratios: Sequence[float]) -> Iterator[Outcome]
                 task.validation,
                 target=sc.Size(ratio=ratio),
                 max_drop=MAX_DROP,
+                method=method,
                 seed=seed,
             )
         seconds = time.monotonic() - begun
@@ -151,10 +156,12 @@ def row(name: str, asked: float, found: Sequence[Outcome]) -> list[str]:
     ]  # fmt: skip
 
 
-def model_rows(name: str, num_seeds: int, ratios: Sequence[float]) -> Iterator[list[str]]:
+def model_rows(
+    name: str, num_seeds: int, ratios: Sequence[float], method: str | None
+) -> Iterator[list[str]]:
     """Lines of a model; where its data cannot be had, one that says so."""
     try:
-        seeds = [list(outcomes(name, seed, ratios)) for seed in range(num_seeds)]
+        seeds = [list(outcomes(name, seed, ratios, method)) for seed in range(num_seeds)]
     except UnavailableError as error:
         yield [name, f"skipped: {error}"]
         return
@@ -175,6 +182,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--ratios", type=float, nargs="+", default=[10.0], metavar="R")
+    parser.add_argument("--method", help="of sc.compress; its default if left out")
     parser.add_argument("--tfmot-python", metavar="PYTHON")
     given = parser.parse_args()
     known = {name.lower(): name for name in MODELS}
@@ -184,7 +192,7 @@ def main() -> None:
     show(_HEADINGS)
     show(["---"] * len(_HEADINGS))
     for name in [known[name.lower()] for name in given.models] or MODELS:
-        for cells in model_rows(name, given.seeds, given.ratios):
+        for cells in model_rows(name, given.seeds, given.ratios, given.method):
             show(cells)
     if given.tfmot_python:
         tasks = [load("TextCNN", seed) for seed in range(given.seeds)]
