@@ -107,3 +107,21 @@ def test_masks_that_do_not_fit():
         sc.cut(own, data, ratio=0.5, mask=data[1][:39])
     with pytest.raises(InvalidArgumentError, match="there is no data"):
         sc.cut(own, ratio=0.5, mask="mask")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"measure": "mean"}, {"repair": True}, {"repair": True, "keep": {"attention": 2, "first": 8}}],
+    ids=str,
+)
+def test_masks_that_attention_takes_off_its_inputs_reach_what_else_reads_them(way):
+    keras.utils.set_random_seed(2)
+    ids = keras.Input((9,), dtype="int32")
+    y = layers.Dense(16, name="first")(layers.Embedding(30, 12, mask_zero=True)(ids))
+    y = layers.Add()([y, layers.MultiHeadAttention(4, 4, name="attention")(y, y)])
+    y = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(y))
+    net = keras.Model(ids, layers.Dense(3, name="out")(layers.Dense(16, "relu", name="wide")(y)))
+    rng = np.random.default_rng(0)
+    x = np.where(np.arange(9) < rng.integers(2, 9, (60, 1)), rng.integers(1, 30, (60, 9)), 0)
+    result = sc.cut(net, x, align=1, **{"keep": {"attention": 2, "wide": 8}, **way})
+    assert result.proof.difference < 1e-4

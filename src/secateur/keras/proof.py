@@ -19,7 +19,7 @@ from secateur.keras.describe import Description
 from secateur.keras.flatten import Tensor
 from secateur.keras.graph import Graph
 from secateur.keras.rebuild import Rebuilt
-from secateur.keras.running import fill, input_values, last_uses, run_call
+from secateur.keras.running import fill, input_values, last_uses, run_call, with_masks_afterwards
 from secateur.keras.variables import read_array
 from secateur.network import Axes
 
@@ -180,15 +180,28 @@ def _instead(value: Any, tensor: Tensor, description: Description, values: Any) 
 
 
 def _call(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
+    with with_masks_afterwards((args, kwargs)):
+        return _called(site, args, kwargs, kept)
+
+
+def _called(site: Site, args: Any, kwargs: Any, kept: Kept) -> Any:
     operation = site.call.operation
     if site.reference is not None and any(
         kept.cuts(labels) for tensor in site.inputs for labels in site.known[id(tensor)]
     ):
-        return site.reference(operation, args, kwargs, kept)
+        return _masked_alike(site, args, site.reference(operation, args, kwargs, kept))
     held = [(variable, axis, labels) for variable, axis, labels in site.held if kept.cuts(labels)]
     if held:
         return _with_rows_zeroed(operation, held, args, kwargs, kept)
     return run_call(site.call, args, kwargs)
+
+
+def _masked_alike(site: Site, args: Any, value: Any) -> Any:
+    """What stands in for a layer's output, with the mask that the layer itself would hand on."""
+    if site.call.outputs[0].masked and args:
+        mask = tree.map_structure(backend.get_keras_mask, args[0])
+        backend.set_keras_mask(value, site.operation.compute_mask(args[0], mask))
+    return value
 
 
 def _with_rows_zeroed(operation: Any, held: Any, args: Any, kwargs: Any, kept: Kept) -> Any:

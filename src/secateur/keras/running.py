@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src import backend
 
 from secateur.keras.flatten import Call, Constant, Graph, Source, Tensor
 
@@ -32,10 +34,21 @@ def run_call(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
         return [value]
     if isinstance(operation, Constant):
         return [ops.convert_to_tensor(operation.value)]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), with_masks_afterwards((args, kwargs)):
         # Inside of attention masks go another way; of the user's own layers Keras warned at building.
         warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask attached")
         return list(tree.flatten(operation(*args, **for_inference(operation, kwargs))))
+
+
+@contextlib.contextmanager
+def with_masks_afterwards(nest: Any) -> Iterator[None]:
+    """Give tensors back the masks that a call takes off them, as attention does: others read them, too."""
+    tensors = [leaf for leaf in tree.flatten(nest) if backend.is_tensor(leaf)]
+    masks = [backend.get_keras_mask(tensor) for tensor in tensors]
+    yield
+    for tensor, mask in zip(tensors, masks, strict=True):
+        if mask is not None and backend.get_keras_mask(tensor) is not mask:
+            backend.set_keras_mask(tensor, mask)
 
 
 def for_inference(operation: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
