@@ -42,7 +42,7 @@ def run_call(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
 
 @contextlib.contextmanager
 def with_masks_afterwards(nest: Any) -> Iterator[None]:
-    """Give tensors back the masks that a call takes off them, as attention does: others read them, too."""
+    """Give tensors back the masks that a call takes off them, as attention does: others read them."""
     tensors = [leaf for leaf in tree.flatten(nest) if backend.is_tensor(leaf)]
     masks = [backend.get_keras_mask(tensor) for tensor in tensors]
     yield
