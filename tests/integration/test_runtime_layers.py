@@ -108,6 +108,9 @@ SEQUENCES: dict[str, Callable[[], Any]] = {
     "batch norm": lambda: layers.BatchNormalization(),
     "batch norm on time": lambda: layers.BatchNormalization(axis=1),
     "unit norm": lambda: layers.UnitNormalization(),
+    "group norm": lambda: layers.GroupNormalization(2),
+    "group norm on time": lambda: layers.GroupNormalization(STEPS, axis=1, scale=False),
+    "instance norm": lambda: layers.GroupNormalization(-1, epsilon=0.1, center=False),
     "global average": lambda: layers.GlobalAveragePooling1D(),
     "global max": lambda: layers.GlobalMaxPooling1D(keepdims=True),
     "max pool": lambda: layers.MaxPooling1D(3, 2, padding="same"),
@@ -154,6 +157,7 @@ IMAGES: dict[str, Callable[[], Any]] = {
     "max pool": lambda: layers.MaxPooling2D((2, 3), strides=2, padding="same"),
     "average pool": lambda: layers.AveragePooling2D(3, strides=2, padding="same"),
     "global": lambda: layers.GlobalAveragePooling2D(),
+    "group norm": lambda: layers.GroupNormalization(3),
     "up": lambda: layers.UpSampling2D((2, 3)),
     "pad": lambda: layers.ZeroPadding2D(((1, 2), (0, 1))),
     "crop": lambda: layers.Cropping2D(((1, 2), (0, 1))),
@@ -205,6 +209,26 @@ def test_residual_shared_nested_and_concatenated_graphs() -> None:
     z = layers.Concatenate()([z, layers.Maximum()([a, b]), layers.Subtract()([a, b])])
     out = keras.Sequential([keras.Input((40,)), layers.Dense(3)])(z)
     compare(keras.Model([inputs, other], [out, h]), [data(7, 8), data(7, 8)])
+
+
+def test_cosines_of_what_a_shared_encoder_makes_of_two_inputs() -> None:
+    encoder = layers.Dense(6, activation="tanh")
+    pair = [keras.Input((8,)), keras.Input((8,))]
+    one, two = map(encoder, pair)
+    cosine = layers.Dot(-1, normalize=True)([one, two])
+    steps = [keras.Input((STEPS, 5)), keras.Input((4, 5))]
+    table = layers.Dot((2, 2), normalize=True)(steps)
+    data_of = [data(7, 8), 2 - data(7, 8), data(7, STEPS, 5), data(7, 4, 5)]
+    compare(keras.Model([*pair, *steps], [cosine, table]), data_of)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("cap", [None, 0.5])
+def test_an_embedding_that_leads_back_to_tokens(tied: bool, cap: float | None) -> None:
+    inputs = keras.Input((STEPS,), dtype="int32")
+    table = layers.ReversibleEmbedding(9, WIDTH, tie_weights=tied, logit_soft_cap=cap)
+    model = keras.Model(inputs, table(layers.Dense(WIDTH)(table(inputs)), reverse=True))
+    compare(model, np.random.default_rng(1).integers(0, 9, (6, STEPS)))
 
 
 def test_a_sum_is_not_folded_into_a_product_that_others_read() -> None:

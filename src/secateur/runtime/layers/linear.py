@@ -117,6 +117,10 @@ def einsum_product(
 @layer("Embedding")
 def embedding(site: Site, x: Value) -> Value:
     """`Embedding`; with mask_zero, token 0 is masked. Indices out of range are an error."""
+    return _looked_up(site, x)
+
+
+def _looked_up(site: Site, x: Value) -> Value:
     table = site.builder.constant(site.weights.need("embeddings"))
     ids = site.builder.contiguous(x, np.intp)
     shape = (*x.shape, table.shape[-1])
@@ -128,3 +132,24 @@ def embedding(site: Site, x: Value) -> Value:
     if site.config.get("mask_zero"):
         result.mask = site.builder.ufunc(np.not_equal, [x, site.builder.constant(0)], bool)
     return result
+
+
+@layer("ReversibleEmbedding")
+def reversible_embedding(site: Site, x: Value, reverse: bool = False) -> Value:
+    """`ReversibleEmbedding`: a table that is looked up, and multiplied with to come back to tokens."""
+    if not reverse:
+        return _looked_up(site, x)
+    if site.config.get("tie_weights", True):
+        logits = site.linear(x, "embeddings turned", site.weights.need("embeddings").T)
+    else:
+        logits = site.linear(x, "reverse_embeddings", site.weights.need("reverse_embeddings"))
+    cap = site.config.get("logit_soft_cap")
+    if cap is None:
+        return logits
+
+    def run(out: Array, array: Array) -> None:
+        np.divide(array, np.float32(cap), out=out)
+        np.tanh(out, out=out)
+        np.multiply(out, np.float32(cap), out=out)
+
+    return site.builder.apply(run, [logits], logits.shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.runtime.layers.normalization import unit_rows
 from secateur.runtime.linear import Product
 from secateur.runtime.lowering import Site, layer, operation
 from secateur.runtime.planning import Array, Value
@@ -118,7 +119,7 @@ def dot(site: Site, values: list[Value]) -> Value:
     one_axis, two_axis = (axes, axes) if isinstance(axes, int) else axes
     one, two = values
     if site.config.get("normalize"):
-        raise site.refuse("normalize=True is not supported")
+        one, two = unit_rows(site, one, one_axis), unit_rows(site, two, two_axis)
     if one.ndim == 2 and two.ndim == 2:
         return site.builder.apply(
             lambda out, a, b: np.einsum("bi,bi->b", a, b, out=out[:, 0]),

@@ -69,17 +69,55 @@ def batch_normalization(site: Site, x: Value, mask: Any = None) -> Value:
     return with_mask(site.builder.apply(run, [x], x.shape), x.mask)
 
 
+@layer("GroupNormalization")
+def group_normalization(site: Site, x: Value) -> Value:
+    """`GroupNormalization`: statistics of each group of channels, over all other axes."""
+    axis = site.config.get("axis", -1) % x.ndim
+    channels = x.shape[axis]
+    groups = channels if site.config["groups"] == -1 else int(site.config["groups"])
+    if groups < 1 or channels % groups:
+        raise FileFormatError(
+            f"Layer {site.weights.path!r} has {groups} groups for {channels} channels."
+        )
+    split = (*x.shape[:axis], groups, channels // groups, *x.shape[axis + 1 :])
+    over = tuple(other for other in range(1, x.ndim + 1) if other != axis)
+    epsilon = np.float32(site.config["epsilon"])
+    along = [1] * x.ndim
+    along[axis] = channels
+    scale, offset = (
+        None if array is None else np.asarray(array, np.float32).reshape(along)
+        for array in (site.weights.get("gamma"), site.weights.get("beta"))
+    )
+
+    def run(out: Array, array: Array) -> None:
+        parts, result = array.reshape(split), out.reshape(split)
+        np.subtract(parts, parts.mean(axis=over, keepdims=True), out=result)
+        variance = np.square(result).mean(axis=over, keepdims=True)
+        np.multiply(result, 1 / np.sqrt(variance + epsilon), out=result)
+        if scale is not None:
+            np.multiply(out, scale, out=out)
+        if offset is not None:
+            np.add(out, offset, out=out)
+
+    flat = site.builder.contiguous(x, np.float32)
+    return with_mask(site.builder.apply(run, [flat], x.shape), x.mask)
+
+
 @layer("UnitNormalization")
 def unit_normalization(site: Site, x: Value) -> Value:
     """`UnitNormalization`: rows of length one."""
     axis = site.config.get("axis", -1)
-    axes = tuple(axis) if isinstance(axis, list) else axis
+    return with_mask(unit_rows(site, x, tuple(axis) if isinstance(axis, list) else axis), x.mask)
+
+
+def unit_rows(site: Site, x: Value, axis: int | tuple[int, ...]) -> Value:
+    """What lies along an axis, or along some together, brought to length one."""
 
     def run(out: Array, array: Array) -> None:
-        square = np.sum(np.square(array), axis=axes, keepdims=True)
+        square = np.sum(np.square(array), axis=axis, keepdims=True)
         np.divide(array, np.sqrt(np.maximum(square, np.float32(1e-12))), out=out)
 
-    return with_mask(site.builder.apply(run, [x], x.shape), x.mask)
+    return site.builder.apply(run, [x], x.shape)
 
 
 @layer("Normalization")
