@@ -3,6 +3,7 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Kernels of secateur. Private: use the functions of the secateur package.";
   secateur::bindings::bind_runtime(module);
+  secateur::bindings::bind_gemm(module);
   secateur::bindings::bind_obs(module);
   secateur::bindings::bind_patterns(module);
   secateur::bindings::bind_saliency(module);

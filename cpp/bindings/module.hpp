@@ -6,6 +6,7 @@
 namespace secateur::bindings {
 
 void bind_runtime(pybind11::module_& module);
+void bind_gemm(pybind11::module_& module);
 void bind_obs(pybind11::module_& module);
 void bind_patterns(pybind11::module_& module);
 void bind_saliency(pybind11::module_& module);
