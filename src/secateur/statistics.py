@@ -1,6 +1,6 @@
 """What a layer is fed: norms, means and Gram matrices of its inputs, streamed in one pass.
 
-Products are float32 BLAS over blocks of a fixed number of rows, sums are float64. Every block is
+Products are float32 over blocks of a fixed number of rows, sums are float64. Every block is
 centred about its own mean before it is squared and the blocks are merged by Chan, Golub & LeVeque's
 rule (1979), so inputs that are large and nearly constant keep the digits of their small variation.
 Since the blocks are filled from the stream of rows, how the stream was split into batches does not
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from secateur._kernels.native.gemm import add_cross, add_gram, mirror_upper
 from secateur.arrays import Array, check_float_array
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
 from secateur.outputs import OutputStatistics
@@ -25,6 +26,9 @@ T = TypeVar("T")
 # Rows that are multiplied at a time. Fewer would spend the time on adding the products up in
 # float64 (inputs^2 a block), more would not be faster.
 _BLOCK_ROWS = 4096
+
+# Rows of a matrix that outer products are added to at a time: they then stay in the cache.
+_OUTER_ROWS = 64
 
 # Corrections of rank one that wait to be added together: each alone would pass over inputs^2 numbers.
 _MOST_DEFERRED = 64
@@ -64,7 +68,9 @@ class InputStatistics:
         self._count = 0
         self._mean: Float64 = np.zeros(inputs)
         self._dense_mean: Float64 = np.zeros(width)
+        # Only its upper triangle is added to, and mirrored when it is asked for.
         self._scatter: Float64 = np.zeros((inputs, inputs))
+        self._mirrored = True
         self._cross_scatter: Float64 = np.zeros((inputs, width))
         self._rows = _Buffer(inputs)
         self._dense_rows = _Buffer(width) if width else None
@@ -98,20 +104,23 @@ class InputStatistics:
     def gram(self) -> Float64:
         """X^T X / N, (inputs, inputs) float64."""
         covariance = self.covariance
-        covariance += np.outer(self._mean, self._mean)
+        _add_outer(covariance, self._mean[None], self._mean[None])
         return covariance
 
     @property
     def covariance(self) -> Float64:
         """(X - mean)^T (X - mean) / N, (inputs, inputs) float64: the Gram of a layer with a bias."""
         self._flush()
+        if not self._mirrored:
+            mirror_upper(self._scatter)
+            self._mirrored = True
         return self._scatter / self._count
 
     @property
     def cross(self) -> Float64:
         """X^T X_dense / N, (inputs, cross_inputs) float64."""
         covariance = self.cross_covariance
-        covariance += np.outer(self._mean, self._dense_mean)
+        _add_outer(covariance, self._mean[None], self._dense_mean[None])
         return covariance
 
     @property
@@ -205,6 +214,7 @@ class InputStatistics:
         other._count_block()
         other._settle()
         self._scatter += other._scatter
+        self._mirrored = False
         self._cross_scatter += other._cross_scatter
         self._merge(other._count, other._mean, other._dense_mean)
 
@@ -233,11 +243,12 @@ class InputStatistics:
         if not self._rows.filled:
             return
         rows, mean, rest = self._rows.take_centred()
-        self._scatter += rows.T @ rows  # (inputs, inputs); NumPy calls ssyrk
+        add_gram(rows, self._scatter)
+        self._mirrored = False
         dense_mean, dense_rest = self._dense_mean, self._dense_mean
         if self._dense_rows is not None:
             dense, dense_mean, dense_rest = self._dense_rows.take_centred()
-            self._cross_scatter += rows.T @ dense  # (inputs, cross_inputs)
+            add_cross(rows, dense, self._cross_scatter)
         self._defer(-len(rows), rest, dense_rest)
         self._merge(len(rows), mean, dense_mean)
 
@@ -261,17 +272,16 @@ class InputStatistics:
 
     def _settle(self) -> None:
         deferred, self._deferred = self._deferred, []
-        # X^T X is symmetric to the bit, X^T D X is not, so what adds goes apart from what takes away.
-        for sign in (1.0, -1.0):
-            terms = [term for term in deferred if sign * term[0] > 0]
-            if not terms:
-                continue
-            scale = np.sqrt([sign * weight for weight, _, _ in terms])[:, None]
-            own = np.stack([own for _, own, _ in terms]) * scale  # (terms, inputs)
-            self._scatter += sign * (own.T @ own)
-            if self.has_cross:
-                dense = np.stack([dense for _, _, dense in terms]) * scale
-                self._cross_scatter += sign * (own.T @ dense)
+        if not deferred:
+            return
+        weights = np.array([weight for weight, _, _ in deferred])[:, None]
+        own = np.stack([own for _, own, _ in deferred])  # (terms, inputs)
+        weighted = own * weights
+        _add_outer(self._scatter, weighted, own, upper=True)
+        self._mirrored = False
+        if self.has_cross:
+            dense = np.stack([dense for _, _, dense in deferred])
+            _add_outer(self._cross_scatter, weighted, dense)
 
 
 class DiagonalStatistics:
@@ -435,6 +445,17 @@ def checked_rows(rows: Array, mask: Array | None, inputs: int, name: str) -> Flo
             "layers before it."
         )
     return kept
+
+
+def _add_outer(out: Float64, left: Float64, right: Float64, upper: bool = False) -> None:
+    """Add left^T right to out, (terms, rows) and (terms, columns): no second matrix of out's size.
+
+    With `upper`, what lies left of the blocks on the diagonal is not touched.
+    """
+    for start in range(0, len(out), _OUTER_ROWS):
+        here = slice(start, start + _OUTER_ROWS)
+        first = start if upper else 0
+        out[here, first:] += left[:, here].T @ right[:, first:]
 
 
 class _Buffer:

@@ -193,9 +193,9 @@ def add_cross(rows: Float32, others: Float32, out: Float64) -> None:
 
 
 def _left_to_blas(rows: int, depth: int, cols: int) -> bool:
-    # Where there is no AVX-512, OpenBLAS knows the processor, and its assembly is a third faster than what
-    # the compiler makes of our AVX2 kernel (three times, of the scalar one). With AVX-512 it is up to
-    # twice slower: on processors that it does not know, it takes its AVX2 kernels.
+    # Where there is no AVX-512, OpenBLAS knows the processor, and its assembly is a third faster than
+    # what the compiler makes of our AVX2 kernel (three times, of the scalar one). With AVX-512 it is
+    # up to twice slower: on processors that it does not know, it takes its AVX2 kernels.
     return runtime.simd() != "avx512" or min(rows, depth, cols) < _LEAST_EXTENT
 
 
