@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
 from secateur.factors import inverse
@@ -84,7 +85,7 @@ class ADMM:
         Where the mask keeps, D = S and V = 0; elsewhere D = 0 and V = rho S.
         """
         rho = before = np.float32(self.rho)
-        pull = wanted @ hessian  # (out, in)
+        pull = matmul(wanted, hessian)  # (out, in)
         mask = target.mask_of(wanted)
         sum_ = wanted * mask
         right = np.empty_like(wanted)
@@ -100,7 +101,7 @@ class ADMM:
             np.multiply(sum_, np.where(mask, rho, -before), out=right)  # rho D - V
             right += pull
             sum_ *= np.where(mask, np.float32(0), before / rho)  # V / rho
-            sum_ += right @ solver
+            sum_ += matmul(right, solver)
             before = rho
             mask = target.mask_of(sum_)
             if iteration % self.every == self.every - 1 and np.array_equal(mask, support):

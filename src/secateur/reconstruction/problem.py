@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur.arrays import Array, check_float_array
 from secateur.errors import InvalidArgumentError, NonFiniteError, warn_calibration
 from secateur.factors import cholesky_solve, upper_factor
@@ -239,7 +240,7 @@ class LayerProblem:
 
     def _mean_square(self, weight: Float32) -> float:
         """tr(V G V^T) = sum of G * (V^T V): the product is symmetric, so it takes half the work."""
-        return float(np.einsum("ij,ij->", self.gram, weight.T @ weight))
+        return float(np.einsum("ij,ij->", self.gram, matmul(weight.T, weight)))
 
     def _dense_fit(self) -> Float32:
         statistics = self._statistics

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError, warn_calibration
 from secateur.factors import cholesky_solve
@@ -152,16 +153,16 @@ def masked_gradients(
     """
     kept = mask.astype(np.float32)
     fitted = start * kept
-    curved = (target @ hessian) * kept  # (out, in)
+    curved = matmul(target, hessian) * kept  # (out, in)
     limit = np.maximum(row_dots(curved, curved), np.finfo(np.float32).tiny)
-    residual = (target - fitted) @ hessian
+    residual = matmul(target - fitted, hessian)
     residual *= kept
     step = residual.copy()
     square = row_dots(residual, residual)
     for _ in range(max_iterations):
         if float(np.max(square / limit, initial=0.0)) <= tolerance**2:
             break
-        np.matmul(step, hessian, out=curved)
+        curved = matmul(step, hessian)
         curved *= kept
         bend = row_dots(step, curved)
         along = np.divide(square, bend, out=np.zeros_like(square), where=bend > 0)[:, None]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur._kernels.native.obs import sweep_block
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
@@ -62,7 +63,7 @@ class SparseGPT:
             local = triangle_inverse(upper[here, here]).astype(np.float32, copy=False)
             above = np.ascontiguousarray(upper[:start, here].T, np.float32)  # (width, start)
             # What earlier blocks did to this one, at once: (out, start) @ (start, width).
-            shift = (changes[:, :start] @ above.T) @ local
+            shift = matmul(matmul(changes[:, :start], above.T), local)
             part = np.asarray(wanted[:, here] + shift, np.float32)
             mask_here = chooser.mask(part * rows / np.diagonal(local), here)
             errors = sweep_block(part, local, mask_here, chooser.group)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur.arrays import Array
 from secateur.errors import InvalidArgumentError
 from secateur.patterns import NM
@@ -91,9 +92,9 @@ class Swap:
         """Swap in place; returns how many swaps there were."""
         from secateur._kernels import jit  # imports Numba
 
-        residual = (wanted - weight) @ hessian
+        residual = matmul(wanted - weight, hessian)
         # What rounding could feign: a millionth of the row's own energy is no gain.
-        energy = float(np.mean(np.einsum("oi,oi->o", wanted @ hessian, wanted)))
+        energy = float(np.mean(np.einsum("oi,oi->o", matmul(wanted, hessian), wanted)))
         swaps = np.zeros(len(weight), np.int64)
         jit.swap_kernel()(
             hessian, weight, residual, mask, group, self.candidates, self.max_swaps,
