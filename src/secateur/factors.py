@@ -7,11 +7,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.linalg import lapack
 
+from secateur._kernels.native.gemm import matmul
 from secateur.errors import FactorisationError
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _MIRRORED = 256
+
+
+# Larger float32 matrices are factored by blocks of so many rows, so that nearly all of the work is
+# products: with few, what LAPACK does alone is as quick.
+_LAPACK_MOST = 384
+_BLOCK = 128
 
 
 def cholesky(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
@@ -25,15 +32,45 @@ def cholesky(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
+    if _is_large(matrix):
+        return _cholesky_by_blocks(matrix, name)
+    return _cholesky_at_once(matrix, name, 0, len(matrix), overwrite=overwrite)
+
+
+def _is_large(matrix: Matrix) -> bool:
+    return matrix.dtype == np.float32 and len(matrix) > _LAPACK_MOST
+
+
+def _cholesky_at_once(
+    matrix: Matrix, name: str, first: int, total: int, *, overwrite: bool = False
+) -> Matrix:
+    """The same by LAPACK; rows `first` on of a matrix of `total`. Reads what is above the diagonal."""
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (matrix,))
     # A symmetric C-ordered matrix is its own transpose: as Fortran order it costs no copy to read.
     factor, info = potrf(matrix.T, lower=True, clean=True, overwrite_a=overwrite)
     if info:
         raise FactorisationError(
-            f"The Hessian of layer {name!r} is not positive definite (row {info} of {len(matrix)}). "
+            f"The Hessian of layer {name!r} is not positive definite (row {first + info} of {total}). "
             "Raise damping (ten times as much is a good next try) or calibrate with more data."
         )
     return np.asarray(factor)
+
+
+def _cholesky_by_blocks(matrix: Matrix, name: str) -> Matrix:
+    """Left-looking: what all columns before a block do to it is one product."""
+    total = len(matrix)
+    factor = np.zeros_like(matrix)
+    for start in range(0, total, _BLOCK):
+        stop = min(start + _BLOCK, total)
+        panel = matrix[start:, start:stop]  # (rows left, block)
+        if start:
+            panel = panel - matmul(factor[start:, :start], factor[start:stop, :start].T)
+        corner = np.ascontiguousarray(panel[: stop - start].T)
+        local = _cholesky_at_once(corner, name, start, total)
+        factor[start:stop, start:stop] = local
+        if stop < total:
+            factor[stop:, start:stop] = matmul(panel[stop - start :], triangle_inverse(local.T))
+    return factor
 
 
 def cholesky_solve(matrix: Matrix, right: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
@@ -65,11 +102,36 @@ def inverse(matrix: Matrix, name: str, *, overwrite: bool = False) -> Matrix:
     Raises:
         FactorisationError: The matrix is not positive definite.
     """
-    factor = cholesky(matrix, name, overwrite=overwrite)
-    (potri,) = lapack.get_lapack_funcs(("potri",), (factor,))
-    lower, _ = potri(factor, lower=True, overwrite_c=True)
-    _mirror(lower)
-    return np.asarray(lower).T
+    return _inverse_part(matrix, name, 0, len(matrix), overwrite=overwrite)
+
+
+def _inverse_part(
+    matrix: Matrix, name: str, first: int, total: int, *, overwrite: bool = False
+) -> Matrix:
+    """Inverse of rows and columns `first` on of `total`, less what those before explain of them.
+
+    Large matrices are halved: with A, B, D their quarters and S = D - B^T A^-1 B, products are all but
+    what remains at the ends. Reads what is above the diagonal only.
+    """
+    if not _is_large(matrix):
+        factor = _cholesky_at_once(matrix, name, first, total, overwrite=overwrite)
+        (potri,) = lapack.get_lapack_funcs(("potri",), (factor,))
+        lower, _ = potri(factor, lower=True, overwrite_c=True)
+        _mirror(lower)
+        return np.asarray(lower).T
+    half = -(-len(matrix) // 2)
+    above = _inverse_part(matrix[:half, :half], name, first, total)  # A^-1
+    right = matrix[:half, half:]  # B
+    pulled = matmul(above, right)  # A^-1 B
+    schur = matrix[half:, half:] - matmul(right.T, pulled)
+    below = _inverse_part(schur, name, first + half, total, overwrite=True)  # S^-1
+    across = matmul(pulled, below)
+    inverted = np.empty_like(matrix, order="C")
+    np.add(above, matmul(across, pulled.T), out=inverted[:half, :half])
+    np.negative(across, out=inverted[:half, half:])
+    inverted[half:, half:] = below
+    _mirror(inverted.T)
+    return inverted
 
 
 def _mirror(lower: Matrix) -> None:
