@@ -17,7 +17,7 @@ _MIRRORED = 256
 
 # Larger float32 matrices are factored by blocks of so many rows, so that nearly all of the work is
 # products: with few, what LAPACK does alone is as quick.
-_LAPACK_MOST = 384
+_LAPACK_MOST = 128
 _BLOCK = 128
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from secateur._kernels.native.gemm import matmul
 from secateur.arrays import Array
 from secateur.keras.calibrating import CalibrationWalk, Rows
 from secateur.keras.staging import Schedule, TapGroup
@@ -71,7 +72,9 @@ class Gatherer:
         matrix = tensor.to_matrix(read_array(tensor.variable)).astype(np.float32)
 
         def wanted(rows: Rows) -> Array:
-            outputs: Array = rows.dense[0].astype(np.float32, copy=False) @ matrix.T
+            dense = rows.dense[0].astype(np.float32, copy=False)  # (lead..., in)
+            flat = matmul(np.ascontiguousarray(dense.reshape(-1, dense.shape[-1])), matrix.T)
+            outputs: Array = flat.reshape(*dense.shape[:-1], len(matrix))
             return outputs if rows.missed is None else outputs + rows.missed
 
         return wanted
