@@ -162,7 +162,7 @@ def masked_gradients(
     for _ in range(max_iterations):
         if float(np.max(square / limit, initial=0.0)) <= tolerance**2:
             break
-        curved = matmul(step, hessian)
+        matmul(step, hessian, out=curved)
         curved *= kept
         bend = row_dots(step, curved)
         along = np.divide(square, bend, out=np.zeros_like(square), where=bend > 0)[:, None]

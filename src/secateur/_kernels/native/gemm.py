@@ -116,12 +116,13 @@ def mirror_upper(out: Float64) -> None:
         raise InvalidArgumentError(f"Cannot mirror: {error}.") from error
 
 
-def matmul(a: Float32, b: Float32) -> Float32:
+def matmul(a: Float32, b: Float32, out: Float32 | None = None) -> Float32:
     """Give a @ b of two float32 matrices.
 
     Args:
         a: (m, k) float32, of any forward strides.
         b: (k, n), likewise.
+        out: Where it is put, (m, n) float32, C-contiguous, apart from both in memory; new if left out.
 
     Returns:
         (m, n) float32, C-contiguous.
@@ -134,10 +135,12 @@ def matmul(a: Float32, b: Float32) -> Float32:
         >>> matmul(np.float32([[1.0, 2.0]]), np.float32([[3.0], [4.0]]))
         array([[11.]], dtype=float32)
     """
-    out: Float32 = np.empty((a.shape[0], b.shape[-1]), np.float32)
+    if out is None:
+        out = np.empty((a.shape[0], b.shape[-1]), np.float32)
     if _left_to_blas(a.shape[0], a.shape[-1], b.shape[-1]):
         _check(out, np.float32, a, b)
         _check_depth(a, b)
+        _check_out(out, (a.shape[0], b.shape[1]))
         return np.matmul(a, b, out=out)
     multiply_into(a, b, out)
     return out
@@ -219,6 +222,6 @@ def _check_depth(a: Float32, b: Float32) -> None:
         raise InvalidArgumentError(f"Cannot multiply matrices of shapes {a.shape} and {b.shape}.")
 
 
-def _check_out(out: Float64, shape: tuple[int, int]) -> None:
+def _check_out(out: NDArray[Any], shape: tuple[int, int]) -> None:
     if out.shape != shape:
         raise InvalidArgumentError(f"The result has shape {shape}, `out` {out.shape}.")
