@@ -114,24 +114,43 @@ struct Routines {
   void (*write)(const WriteArgs<Out>&);
 };
 
-#define SECATEUR_ROUTINES(run, Micro)                                             \
-  Routines<Out> {                                                                 \
-    Micro::kRows, Micro::kCols, &run<PackPanels<Micro::kRows>, PackArgs>,         \
-        &run<PackPanels<Micro::kCols>, PackArgs>, &run<SumTile<Micro>, TileArgs>, \
-        &run<WriteTile<Micro, Out>, WriteArgs<Out>>                               \
-  }
+struct Plain {
+  template <class Body, class Args>
+  static constexpr void (*kRun)(const Args&) = &run_plain<Body, Args>;
+};
+
+#if SECATEUR_X86
+struct Fma256 {
+  template <class Body, class Args>
+  static constexpr void (*kRun)(const Args&) = &run_fma256<Body, Args>;
+};
+
+struct Fma512 {
+  template <class Body, class Args>
+  static constexpr void (*kRun)(const Args&) = &run_fma512<Body, Args>;
+};
+#endif
+
+template <class Target, class Micro, class Out>
+Routines<Out> routines_for() {
+  return {Micro::kRows,
+          Micro::kCols,
+          Target::template kRun<PackPanels<Micro::kRows>, PackArgs>,
+          Target::template kRun<PackPanels<Micro::kCols>, PackArgs>,
+          Target::template kRun<SumTile<Micro>, TileArgs>,
+          Target::template kRun<WriteTile<Micro, Out>, WriteArgs<Out>>};
+}
 
 template <class Out>
 Routines<Out> routines() {
-  const Routines<Out> plain = SECATEUR_ROUTINES(run_plain, KernelPlain);
+  const auto plain = routines_for<Plain, KernelPlain, Out>();
 #if SECATEUR_X86
-  return pick(plain, SECATEUR_ROUTINES(run_fma256, Kernel256),
-              SECATEUR_ROUTINES(run_fma512, Kernel512));
+  return pick(plain, routines_for<Fma256, Kernel256, Out>(),
+              routines_for<Fma512, Kernel512, Out>());
 #else
   return plain;
 #endif
 }
-#undef SECATEUR_ROUTINES
 
 // ---- The whole product ----
 
