@@ -13,11 +13,25 @@ namespace {
 
 // Samples that one expansion of the weights serves.
 constexpr std::size_t kMaxSamples = 8;
-// Words in flight, so that an FMA need not wait for the one before.
-constexpr std::size_t kChains = 4;
+// Words of a step.
+constexpr std::size_t kWords = 4;
+// From so many samples on, two outputs share each that is loaded, where registers suffice.
+constexpr std::size_t kMinPaired = 3;
 
-// `Expand::words(values, mask, to)` spreads the next values over the mask's set bits.
+// `Expand::word(values, mask, to)` spreads the next values over the mask's set bits;
+// `Expand::add_product(weight, samples, sum)` is a multiply-add of a word.
 struct ExpandPlain {
+  static constexpr std::size_t kSide = 1;
+  using Word = Floats;
+
+  static SECATEUR_INLINE void add_product(const Floats& weight, const float* samples, Floats& sum) {
+    Floats x;
+    load(x, samples);
+    sum += weight * x;
+  }
+
+  static SECATEUR_INLINE void add(const Floats& other, Floats& sum) { sum += other; }
+
   static SECATEUR_INLINE void word(const float* values, std::uint32_t mask, Floats& to) {
     float lanes[kLanes];
     for (std::size_t i = 0; i < kLanes; ++i) {
@@ -31,18 +45,20 @@ struct ExpandPlain {
 
 #if SECATEUR_X86
 
-// For each byte of mask: where in the next eight values each lane finds its own.
+// For each byte of mask: where in the next eight values each lane finds its own; below zero for
+// lanes without one.
 struct LaneTable {
-  alignas(64) std::uint8_t lanes[256][8];
+  alignas(64) std::int8_t lanes[256][8];
 };
 
 constexpr LaneTable make_lane_table() {
   LaneTable table{};
   for (unsigned mask = 0; mask < 256; ++mask) {
-    std::uint8_t next = 0;
+    std::int8_t next = 0;
     for (unsigned lane = 0; lane < 8; ++lane) {
-      table.lanes[mask][lane] = next;
-      if (((mask >> lane) & 1U) != 0) ++next;
+      const bool here = ((mask >> lane) & 1U) != 0;
+      table.lanes[mask][lane] = here ? next : std::int8_t{-1};
+      if (here) ++next;
     }
   }
   return table;
@@ -50,30 +66,58 @@ constexpr LaneTable make_lane_table() {
 
 constexpr LaneTable kLaneTable = make_lane_table();
 
+// Two registers: what the compiler makes of one vector of their size goes through memory.
+struct Halves {
+  __m256 low;
+  __m256 high;
+};
+
 struct ExpandAvx2 {
+  static constexpr std::size_t kSide = 1;
+  using Word = Halves;
+
+  static SECATEUR_TARGET_FMA256 inline void add_product(const Halves& weight, const float* samples,
+                                                        Halves& sum) {
+    sum.low = _mm256_fmadd_ps(weight.low, _mm256_loadu_ps(samples), sum.low);
+    sum.high = _mm256_fmadd_ps(weight.high, _mm256_loadu_ps(samples + 8), sum.high);
+  }
+
+  static SECATEUR_TARGET_FMA256 inline void add(const Halves& other, Halves& sum) {
+    sum.low = _mm256_add_ps(sum.low, other.low);
+    sum.high = _mm256_add_ps(sum.high, other.high);
+  }
+
   static SECATEUR_TARGET_FMA256 inline __m256 half(const float* values, std::uint32_t mask) {
-    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i set =
-        _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bits), bits);
-    const __m256i lanes = _mm256_cvtepu8_epi32(
+    const __m256i lanes = _mm256_cvtepi8_epi32(
         _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kLaneTable.lanes[mask])));
     const __m256 moved = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), lanes);
-    return _mm256_and_ps(moved, _mm256_castsi256_ps(set));
+    return _mm256_blendv_ps(moved, _mm256_setzero_ps(), _mm256_castsi256_ps(lanes));
   }
 
   static SECATEUR_TARGET_FMA256 inline void word(const float* values, std::uint32_t mask,
-                                                 Floats& to) {
+                                                 Halves& to) {
     const std::uint32_t low = mask & 0xFFU;
-    const __m256 parts[2] = {half(values, low), half(values + std::popcount(low), mask >> 8U)};
-    std::memcpy(&to, parts, sizeof(to));
+    to.low = half(values, low);
+    to.high = half(values + std::popcount(low), mask >> 8U);
   }
 };
 
 struct ExpandAvx512 {
+  static constexpr std::size_t kSide = 2;
+  using Word = __m512;
+
+  static SECATEUR_TARGET_FMA512 inline void add_product(const __m512& weight, const float* samples,
+                                                        __m512& sum) {
+    sum = _mm512_fmadd_ps(weight, _mm512_loadu_ps(samples), sum);
+  }
+
+  static SECATEUR_TARGET_FMA512 inline void add(const __m512& other, __m512& sum) {
+    sum = _mm512_add_ps(sum, other);
+  }
+
   static SECATEUR_TARGET_FMA512 inline void word(const float* values, std::uint32_t mask,
-                                                 Floats& to) {
-    const __m512 moved = expand_lanes(values, mask);
-    std::memcpy(&to, &moved, sizeof(to));
+                                                 __m512& to) {
+    to = expand_lanes(values, mask);
   }
 };
 
@@ -87,69 +131,151 @@ struct RowArgs {
   std::size_t last_output;
 };
 
-template <std::size_t Num, std::size_t Chains>
-struct Sums {
-  Floats acc[Chains][Num];
+// Some outputs whose weights meet the same samples while these are in registers.
+template <std::size_t Side>
+struct Outputs {
+  const float* values[Side];
+  const std::uint16_t* masks[Side];
 };
 
-template <class Expand, std::size_t Num, std::size_t Chains>
-SECATEUR_INLINE void add_word(const RowArgs& args, const float*& values, std::uint32_t mask,
-                              std::size_t input, std::size_t chain, Sums<Num, Chains>& sums) {
-  Floats weight;
-  Expand::word(values, mask, weight);
-  const std::size_t fixed = args.weights->per_word;
-  values += fixed > 0 ? fixed : static_cast<std::size_t>(std::popcount(mask));
+// Sums of Side outputs and Num samples, some of them in several chains, so that no FMA waits for
+// the one before.
+template <class Expand, std::size_t Side, std::size_t Num>
+struct Sums {
+  static constexpr std::size_t kChains = std::max<std::size_t>(1, kWords / (Side * Num));
+  typename Expand::Word chains[kChains][Side][Num];
+};
+
+// The weights of one word of each output, times the samples.
+template <class Expand, std::size_t Side, std::size_t Num>
+SECATEUR_INLINE void add_products(const RowArgs& args,
+                                  const typename Expand::Word (&weights)[Side], std::size_t input,
+                                  typename Expand::Word (&sums)[Side][Num]) {
   const float* x = args.samples->x + args.first_row * args.weights->inputs + input;
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < Num; ++m) {
-    Floats samples;
-    load(samples, x + m * args.weights->inputs);
-    sums.acc[chain][m] += weight * samples;
+#pragma GCC unroll 2
+    for (std::size_t side = 0; side < Side; ++side) {
+      Expand::add_product(weights[side], x + m * args.weights->inputs, sums[side][m]);
+    }
   }
 }
 
-template <class Expand, std::size_t Num>
-SECATEUR_INLINE void multiply_output(const RowArgs& args, std::size_t output, float* totals) {
-  constexpr std::size_t kHere = std::max<std::size_t>(1, kChains / Num);
+SECATEUR_INLINE std::size_t values_of(const Bitmask& weights, std::uint64_t masks,
+                                      std::size_t words) {
+  return weights.per_word > 0 ? words * weights.per_word
+                              : static_cast<std::size_t>(std::popcount(masks));
+}
+
+// Four words; where the values of each begin is counted from the first of them, so that none waits
+// for the one before.
+template <class Expand, std::size_t Side, std::size_t Num>
+SECATEUR_INLINE void add_words(const RowArgs& args, Outputs<Side>& outputs, std::size_t word,
+                               Sums<Expand, Side, Num>& sums) {
+  static_assert(std::endian::native == std::endian::little);
+  const Bitmask& w = *args.weights;
+  std::uint64_t all[Side];
+#pragma GCC unroll 2
+  for (std::size_t side = 0; side < Side; ++side) {
+    std::memcpy(&all[side], outputs.masks[side] + word, sizeof(all[side]));
+    prefetch_values(outputs.values[side]);
+  }
+#pragma GCC unroll 4
+  for (std::size_t c = 0; c < kWords; ++c) {
+    typename Expand::Word weights[Side];
+#pragma GCC unroll 2
+    for (std::size_t side = 0; side < Side; ++side) {
+      const std::uint64_t before = all[side] & ((std::uint64_t{1} << (c * kLanes)) - 1);
+      const auto mask = static_cast<std::uint32_t>(all[side] >> (c * kLanes)) & 0xFFFFU;
+      Expand::word(outputs.values[side] + values_of(w, before, c), mask, weights[side]);
+    }
+    constexpr std::size_t kChains = Sums<Expand, Side, Num>::kChains;
+    add_products<Expand>(args, weights, (word + c) * kLanes, sums.chains[c % kChains]);
+  }
+#pragma GCC unroll 2
+  for (std::size_t side = 0; side < Side; ++side) {
+    outputs.values[side] += values_of(w, all[side], kWords);
+  }
+}
+
+template <class Expand, std::size_t Side, std::size_t Num>
+SECATEUR_INLINE void add_word(const RowArgs& args, Outputs<Side>& outputs, std::size_t word,
+                              Sums<Expand, Side, Num>& sums) {
+  typename Expand::Word weights[Side];
+  for (std::size_t side = 0; side < Side; ++side) {
+    const std::uint32_t mask = outputs.masks[side][word];
+    Expand::word(outputs.values[side], mask, weights[side]);
+    outputs.values[side] += values_of(*args.weights, mask, 1);
+  }
+  add_products<Expand>(args, weights, word * kLanes, sums.chains[0]);
+}
+
+// The products of the inputs behind the last whole word.
+SECATEUR_INLINE float add_rest(const Bitmask& weights, const float* values, std::uint32_t mask,
+                               const float* x) {
+  float total = 0;
+  for (std::size_t i = 0; i < weights.inputs % kLanes; ++i) {
+    if (((mask >> i) & 1U) != 0) total += *values++ * x[i];
+  }
+  return total;
+}
+
+// Outputs first and first + 1 if Side is 2; past the last it is the last once more.
+template <class Expand, std::size_t Side, std::size_t Num>
+SECATEUR_INLINE void multiply_side(const RowArgs& args, std::size_t first,
+                                   float (&totals)[Side][Num]) {
+  using All = Sums<Expand, Side, Num>;
   const Bitmask& w = *args.weights;
   const std::size_t words = w.inputs / kLanes;
-  const std::uint16_t* masks = w.masks + output * ceil_div(w.inputs, kLanes);
-  const float* values = w.values + w.starts[output];
-  Sums<Num, kHere> sums{};
+  Outputs<Side> outputs;
+  for (std::size_t side = 0; side < Side; ++side) {
+    const std::size_t output = std::min(first + side, args.last_output - 1);
+    outputs.values[side] = w.values + w.starts[output];
+    outputs.masks[side] = w.masks + output * ceil_div(w.inputs, kLanes);
+  }
+  All sums{};
   std::size_t word = 0;
-  for (; word + kHere <= words; word += kHere) {
+  for (; word + kWords <= words; word += kWords) add_words<Expand>(args, outputs, word, sums);
+  for (; word < words; ++word) add_word<Expand>(args, outputs, word, sums);
+#pragma GCC unroll 2
+  for (std::size_t side = 0; side < Side; ++side) {
+#pragma GCC unroll 8
+    for (std::size_t m = 0; m < Num; ++m) {
 #pragma GCC unroll 4
-    for (std::size_t c = 0; c < kHere; ++c) {
-      add_word<Expand>(args, values, masks[word + c], (word + c) * kLanes, c, sums);
+      for (std::size_t c = 1; c < All::kChains; ++c) {
+        Expand::add(sums.chains[c][side][m], sums.chains[0][side][m]);
+      }
+      Floats total;
+      std::memcpy(&total, &sums.chains[0][side][m], sizeof(total));
+      totals[side][m] = sum_lanes(total);
     }
   }
-  for (; word < words; ++word) {
-    add_word<Expand>(args, values, masks[word], word * kLanes, 0, sums);
-  }
-  for (std::size_t m = 0; m < Num; ++m) {
-    for (std::size_t c = 1; c < kHere; ++c) sums.acc[0][m] += sums.acc[c][m];
-    float total = sum_lanes(sums.acc[0][m]);
-    const float* x = args.samples->x + (args.first_row + m) * w.inputs;
-    const float* next = values;
-    for (std::size_t input = words * kLanes; input < w.inputs; ++input) {
-      if (((masks[words] >> (input % kLanes)) & 1U) != 0) total += *next++ * x[input];
+  if (w.inputs % kLanes == 0) return;
+  for (std::size_t side = 0; side < Side; ++side) {
+    for (std::size_t m = 0; m < Num; ++m) {
+      const float* x = args.samples->x + (args.first_row + m) * w.inputs + words * kLanes;
+      totals[side][m] += add_rest(w, outputs.values[side], outputs.masks[side][words], x);
     }
-    totals[m * kLanes] = total;
   }
 }
 
 template <class Expand, std::size_t Num>
 SECATEUR_INLINE void multiply_outputs(const RowArgs& args) {
+  constexpr std::size_t kSide = Num < kMinPaired ? 1 : Expand::kSide;
   const std::size_t all = args.weights->outputs;
   for (std::size_t first = args.first_output; first < args.last_output; first += kLanes) {
     const std::size_t here = std::min(kLanes, args.last_output - first);
-    float totals[Num * kLanes] = {};
-    for (std::size_t i = 0; i < here; ++i) {
-      multiply_output<Expand, Num>(args, first + i, totals + i);
+    float totals[Num][kLanes] = {};
+    for (std::size_t i = 0; i < here; i += kSide) {
+      float found[kSide][Num];
+      multiply_side<Expand>(args, first + i, found);
+      for (std::size_t side = 0; side < kSide; ++side) {
+        for (std::size_t m = 0; m < Num; ++m) totals[m][i + side] = found[side][m];
+      }
     }
     for (std::size_t m = 0; m < Num; ++m) {
       Floats sums;
-      load(sums, totals + m * kLanes);
+      load(sums, totals[m]);
       store_some(args.samples->y + (args.first_row + m) * all + first, sums, here);
     }
   }

@@ -10,11 +10,28 @@
 
 namespace secateur {
 
-// Outputs per task: about 64 Ki weights or 256 KiB of values to read, in whole vectors of outputs.
+// Outputs per task, in whole vectors of outputs: 16 to 64 Ki weights, so that a matrix makes some
+// sixteen tasks if it is large enough. Fewer and larger ones would not even out, and of more the
+// beginnings, which no prefetch foresaw, would count.
 inline std::size_t outputs_per_task(std::size_t outputs, std::uint64_t work) {
-  constexpr std::uint64_t kTask = std::uint64_t{1} << 14;
+  constexpr std::uint64_t kLeast = std::uint64_t{1} << 14;
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 16;
+  const std::uint64_t task = std::clamp(work / 16, kLeast, kMost);
   const std::uint64_t each = std::max<std::uint64_t>(1, work / std::max<std::size_t>(1, outputs));
-  return ceil_div(std::max<std::size_t>(1, kTask / each), kLanes) * kLanes;
+  return ceil_div(std::max<std::size_t>(1, task / each), kLanes) * kLanes;
+}
+
+// Asks for two cache lines of the weights, each of which is read once. The processor's own prefetcher
+// follows a single stream too slowly: weights from memory came at 11 GB/s without this, at 40 with it.
+SECATEUR_INLINE void prefetch_values(const float* values) noexcept {
+  constexpr std::size_t kAhead = 8192;
+  constexpr std::size_t kLine = 64;
+  // The address may lie past the end of the array, where pointer arithmetic may not go.
+  const auto address = reinterpret_cast<std::uintptr_t>(values) + kAhead;
+  // NOLINTBEGIN(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
+  __builtin_prefetch(reinterpret_cast<const void*>(address + kLine));
+  // NOLINTEND(performance-no-int-to-ptr)
 }
 
 struct FinishArgs {
