@@ -31,7 +31,7 @@ from secateur._kernels.native.spmm import Epilogue
 from secateur.activations import Activation
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-BATCHES = (1, 4, 32, 128)
+BATCHES = (1, 2, 4, 8, 32, 128)
 CORNERS = [
     (0.9, 1, 128),
     (0.9, 1, 32),
@@ -246,6 +246,13 @@ def text_models() -> Iterator[tuple[str, Any, list[Any]]]:
             list(lm.tokenizer.encode(trec.texts[i : i + n], m))
             for i, n, m in ((0, 40, 64), (40, 3, 9))
         ],
+    )
+    from secateur.demo.lemmatiser import load_lemmatiser, load_rows
+
+    yield (
+        "lemmatiser",
+        load_lemmatiser().model,
+        [load_rows().features[first : first + n] for first, n in ((0, 200), (40000, 3))],
     )
     speaker, words = Pronouncer.load(), sorted(load_sounds())
     yield (

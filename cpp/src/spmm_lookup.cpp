@@ -93,6 +93,8 @@ struct MultiplyGroups {
       for (std::uint64_t step = w.starts[group].step; step < w.starts[group + 1].step; ++step) {
         const std::uint32_t mask = w.masks[step];
         Floats weight;
+        prefetch_ahead(values);
+        prefetch_ahead(w.indices + step * kLanes);
         Level::expand(values, mask, weight);
         values += std::popcount(mask);
 #pragma GCC unroll 4

@@ -148,9 +148,8 @@ struct Sums {
 
 // The weights of one word of each output, times the samples.
 template <class Expand, std::size_t Side, std::size_t Num>
-SECATEUR_INLINE void add_products(const RowArgs& args,
-                                  const typename Expand::Word (&weights)[Side], std::size_t input,
-                                  typename Expand::Word (&sums)[Side][Num]) {
+SECATEUR_INLINE void add_products(const RowArgs& args, const typename Expand::Word (&weights)[Side],
+                                  std::size_t input, typename Expand::Word (&sums)[Side][Num]) {
   const float* x = args.samples->x + args.first_row * args.weights->inputs + input;
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < Num; ++m) {
@@ -178,7 +177,8 @@ SECATEUR_INLINE void add_words(const RowArgs& args, Outputs<Side>& outputs, std:
 #pragma GCC unroll 2
   for (std::size_t side = 0; side < Side; ++side) {
     std::memcpy(&all[side], outputs.masks[side] + word, sizeof(all[side]));
-    prefetch_values(outputs.values[side]);
+    prefetch_ahead(outputs.values[side]);
+    prefetch_ahead(outputs.values[side] + kLanes);
   }
 #pragma GCC unroll 4
   for (std::size_t c = 0; c < kWords; ++c) {

@@ -136,17 +136,43 @@ def test_layers_on_sequences(name: str) -> None:
     compare(sequence(SEQUENCES[name]()), data(6, STEPS, WIDTH))
 
 
-@pytest.mark.parametrize("name", [n for n in SEQUENCES if n.startswith(("lstm", "gru", "simple",
-                                                                        "bi", "global average",
-                                                                        "time"))])  # fmt: skip
-def test_layers_on_masked_sequences(name: str) -> None:
+def ragged() -> Any:
+    """Numbers with zeros behind them, and in one row before them."""
     ids = np.random.default_rng(1).integers(1, 9, (6, STEPS))
     for row, length in enumerate((7, 1, 3, 5, 2, 6)):
         ids[row, length:] = 0
     ids[3, 0] = 0
+    return ids
+
+
+@pytest.mark.parametrize("name", [n for n in SEQUENCES if n.startswith(("lstm", "gru", "simple",
+                                                                        "bi", "global average",
+                                                                        "time"))])  # fmt: skip
+def test_layers_on_masked_sequences(name: str) -> None:
     inputs = keras.Input((STEPS,), dtype="int32")
     h = layers.Embedding(9, WIDTH, mask_zero=True)(inputs)
-    compare(keras.Model(inputs, SEQUENCES[name]()(h)), ids)
+    compare(keras.Model(inputs, SEQUENCES[name]()(h)), ragged())
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("cell", [layers.GRU, layers.LSTM, layers.SimpleRNN])
+def test_the_mask_is_not_obeyed_where_keras_hands_none_on(cell: Any, both_ways: bool) -> None:
+    """A state given beside the sequences keeps Keras from handing their mask on; it stays on what
+    comes out. One that is given by hand is obeyed."""
+    inputs = keras.Input((STEPS,), dtype="int32")
+    table = layers.Embedding(9, WIDTH, mask_zero=True)
+
+    def layer() -> Any:
+        made = cell(5, return_sequences=True)
+        return layers.Bidirectional(made) if both_ways else made
+
+    count = (2 if both_ways else 1) * (2 if cell is layers.LSTM else 1)
+    states = [layers.Embedding(9, 5)(inputs)[:, time] for time in range(count)]
+    given = states[0] if count == 1 else states
+    spoken = layer()(table(inputs), initial_state=given)
+    forced = layer()(table(inputs), initial_state=given, mask=ops.not_equal(inputs, 0))
+    mean = layers.GlobalAveragePooling1D()(spoken)
+    compare(keras.Model(inputs, [spoken, forced, mean]), ragged())
 
 
 IMAGES: dict[str, Callable[[], Any]] = {

@@ -26,8 +26,8 @@ def two_of_four() -> Matrix:
 @pytest.mark.parametrize(
     ("made", "rows", "expected"),
     [
-        (matrix(0.1), 1, ["lookup"]),
-        (matrix(0.1), 4, ["blocked 1x1", "lookup"]),
+        (matrix(0.1), 1, ["lookup", "bitmask"]),
+        (matrix(0.1), 4, ["blocked 1x1", "lookup", "bitmask"]),
         (matrix(0.1), 100, ["blocked 1x1"]),
         (matrix(0.02), 1, ["lookup", "csr"]),
         (matrix(0.5), 1, ["lookup", "bitmask"]),
@@ -36,6 +36,8 @@ def two_of_four() -> Matrix:
         (matrix(0.1, 4), 100, ["blocked 4x1"]),
         (matrix(0.1, 8), 100, ["blocked 8x1"]),
         (matrix(0.8), 100, []),
+        (matrix(0.8), 4, ["bitmask"]),
+        (matrix(0.95), 4, []),
         (matrix(0.1, size=(16, 16)), 100, []),
         (matrix(0.1), 0, []),
     ],
@@ -63,7 +65,7 @@ class Clock:
 def test_the_fastest_is_taken_and_dense_has_the_benefit_of_the_doubt() -> None:
     assert Chooser(Clock(1.0, 0.5)).kernel(matrix(0.1), 100).name == "blocked 1x1"
     assert Chooser(Clock(1.0, 0.97)).kernel(matrix(0.1), 100).name == "dense"
-    assert Chooser(Clock(1.0, 0.5, 0.4)).kernel(matrix(0.1), 4).name == "lookup"
+    assert Chooser(Clock(1.0, 0.5, 0.4, 0.6)).kernel(matrix(0.1), 4).name == "lookup"
 
 
 def test_alike_matrices_are_decided_on_once_and_others_anew() -> None:
@@ -80,7 +82,7 @@ def test_alike_matrices_are_decided_on_once_and_others_anew() -> None:
 
 def test_what_is_not_chosen_is_freed() -> None:
     made = matrix(0.1)
-    Chooser(Clock(1.0, 0.5, 0.4)).kernel(made, 4)
+    Chooser(Clock(1.0, 0.5, 0.4, 0.6)).kernel(made, 4)
     assert set(made.packed) == {"lookup"}
 
 
@@ -94,9 +96,9 @@ def test_with_few_rows_the_other_weights_pass_by_before_each_run() -> None:
 
     chooser = Chooser(timer, model_bytes=1 << 20)
     chooser.kernel(matrix(0.1), 1)
-    assert passed == [True, True]
+    assert passed == [True, True, True]
     chooser.kernel(matrix(0.1), 100)
-    assert passed == [True, True, False, False]
+    assert passed == [True, True, True, False, False]
     chooser.release()
 
 

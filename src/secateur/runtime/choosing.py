@@ -30,11 +30,14 @@ MAX_CSR_ROWS = 4
 MAX_CSR_DENSITY = 0.04
 """Above, sixteen outputs side by side are always faster than a gather."""
 
-MIN_BITMASK_DENSITY = 0.2
+MIN_BITMASK_DENSITY = 0.05
 """Below, a word of sixteen weights holds too few non-zeros to be worth its arithmetic."""
 
+MAX_BITMASK_DENSITY = 0.9
+"""Above, a bit for each weight is more than what is saved."""
+
 MAX_DENSITY = 0.65
-"""Above, no sparse kernel can win, so none is packed."""
+"""Above, no other sparse kernel can win, so none is packed."""
 
 MIN_SIZE = 4096
 """Matrices of fewer weights are multiplied in less time than it takes to choose."""
@@ -237,17 +240,17 @@ def small_kernel(matrix: Matrix, name: str) -> Kernel:
 def candidates(matrix: Matrix, rows: int) -> list[str]:
     """Names of the sparse kernels that could be worth it."""
     density = matrix.density
-    if density > MAX_DENSITY or matrix.weights.size < MIN_SIZE or rows == 0:
+    if matrix.weights.size < MIN_SIZE or rows == 0:
         return []
     names = []
-    if rows > 1:
-        if matrix.height > 1:
+    if density <= MAX_DENSITY:
+        if rows > 1 and matrix.height > 1:
             names.append(f"blocked {matrix.height}x1")
-        if matrix.height == 1 or matrix.fill(matrix.height) > _GOOD_FILL:
+        if rows > 1 and (matrix.height == 1 or matrix.fill(matrix.height) > _GOOD_FILL):
             names.append("blocked 1x1")
-    if rows <= MAX_LOOKUP_ROWS:
-        names.append("lookup")
-    if rows <= MAX_BITMASK_ROWS and density >= MIN_BITMASK_DENSITY:
+        if rows <= MAX_LOOKUP_ROWS:
+            names.append("lookup")
+    if rows <= MAX_BITMASK_ROWS and MIN_BITMASK_DENSITY <= density <= MAX_BITMASK_DENSITY:
         names.append("n:m" if matrix.is_even else "bitmask")
     is_short = matrix.inputs <= spmm.MAX_CSR_INPUTS
     if rows <= MAX_CSR_ROWS and density <= MAX_CSR_DENSITY and is_short:

@@ -227,6 +227,11 @@ _STEPS: dict[str, Callable[..., Advance]] = {
 }
 
 
+def _known_steps(sequences: Value, initial_state: Any, mask: Value | None) -> Value | None:
+    """The mask that the loop obeys: Keras hands on that of the input only if nothing else is given."""
+    return sequences.mask if mask is None and initial_state is None else mask
+
+
 @layer("LSTM", "GRU", "SimpleRNN")
 def recurrent(
     site: Site, sequences: Value, initial_state: Any = None, mask: Value | None = None
@@ -234,14 +239,14 @@ def recurrent(
     """`LSTM`, `GRU`, `SimpleRNN`, with masks, initial and returned states."""
     if site.config.get("stateful"):
         raise site.refuse("stateful layers are not supported")
-    mask = sequences.mask if mask is None else mask
+    known = _known_steps(sequences, initial_state, mask)
     cell, kernel, bias = _prepared(site)
     inputs = site.builder.contiguous(site.linear(sequences, "kernel", kernel, bias))
     given = [initial_state] if isinstance(initial_state, Value) else initial_state
-    outputs, states = _recur(site, cell, inputs, mask, given)
+    outputs, states = _recur(site, cell, inputs, known, given)
     if site.config.get("return_sequences"):
         result = site.builder.view(outputs, lambda a: a.transpose(1, 0, 2))
-        result = with_mask(result, mask)
+        result = with_mask(result, sequences.mask if mask is None else mask)
     else:
         result = site.builder.view(outputs, lambda a: a[-1])
     return [result, *states] if site.config.get("return_state") else result
@@ -252,7 +257,7 @@ def bidirectional(
     site: Site, sequences: Value, initial_state: Any = None, mask: Value | None = None
 ) -> Any:
     """`Bidirectional`: two recurrent layers, the second from the end."""
-    mask = sequences.mask if mask is None else mask
+    known = _known_steps(sequences, initial_state, mask)
     names = site.weights.children()
     if len(names) != 2:
         raise site.refuse(f"it needs the weights of two layers, has those of {names}")
@@ -265,14 +270,14 @@ def bidirectional(
         if initial_state is not None:
             middle = len(initial_state) // 2
             half = initial_state[middle:] if number else initial_state[:middle]
-        outputs = recurrent(inner, sequences, half, mask)
+        outputs = recurrent(inner, sequences, half, known)
         if isinstance(outputs, list):
             states += outputs[1:]
             outputs = outputs[0]
         results.append(outputs)
     if site.config["layer"]["config"].get("return_sequences"):
         results[1] = site.builder.view(results[1], lambda a: a[:, ::-1])
-        kept = mask
+        kept = sequences.mask if mask is None else mask
     else:
         kept = None
     merged = with_mask(_merged(site, results), kept)
