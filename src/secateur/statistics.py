@@ -435,7 +435,8 @@ def checked_rows(rows: Array, mask: Array | None, inputs: int, name: str) -> Flo
     with np.errstate(over="ignore", invalid="ignore"):
         kept = np.ascontiguousarray(flat, np.float32)
         run = kept.reshape(-1)
-        finite = bool(np.isfinite(run @ run))
+        # Not `run @ run`: BLAS's threads keep turning for a while, beside those of the products.
+        finite = bool(np.isfinite(np.einsum("i,i->", run, run)))
     if not finite:
         bad = np.unique(np.flatnonzero(~(np.abs(kept) < 1e18)) % inputs)
         raise NonFiniteError(
@@ -486,10 +487,9 @@ class _Buffer:
         """The rows less a float32 shift, their mean, and what of it the shift leaves."""
         assert self._block is not None
         rows = self._block[: self.filled]
-        ones = np.ones(self.filled, np.float32)
-        shift = (ones @ rows) / np.float32(self.filled)
+        shift = rows.sum(axis=0) / np.float32(self.filled)
         rows -= shift
-        rest = (ones @ rows).astype(np.float64) / self.filled
+        rest = rows.sum(axis=0).astype(np.float64) / self.filled
         self.filled = 0
         return rows, shift.astype(np.float64) + rest, rest
 
