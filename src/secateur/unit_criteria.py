@@ -43,6 +43,8 @@ class Reader:
         weights: W (out, in), one for each of its groups.
         units: (in,) the unit that each column reads; -1 where it reads none that could go.
         statistics: What the criterion asked for, one for each group.
+        curvature: G, (out, out): what an error e of its outputs costs the model is e^T G e, see
+            `secateur.keras.curvature`. None where that is not known: all outputs count alike.
         made: Where a criterion keeps what is costly to make of those, by group.
     """
 
@@ -50,6 +52,7 @@ class Reader:
     weights: tuple[Array, ...]
     units: npt.NDArray[np.int64]
     statistics: tuple[Any, ...]
+    curvature: Float64 | None = None
     made: dict[int, Any] = field(default_factory=dict)
 
     def columns_of(self, units: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -79,6 +82,8 @@ class UnitCriterion(Protocol):
     """How units are scored by their readers."""
 
     name: ClassVar[str]
+    curved: ClassVar[bool]
+    """Whether readers are to tell what errors of their outputs cost the model."""
 
     def statistics(self, inputs: int, name: str) -> RowStatistics:
         """What is to be counted of a reader's input, of so many columns."""
@@ -103,6 +108,8 @@ class UnitCriterion(Protocol):
 
 class _ByColumns(ABC):
     """Criteria that price every column of a reader by itself; a unit costs what its columns do."""
+
+    curved: ClassVar[bool] = False
 
     def statistics(self, inputs: int, name: str) -> OutputStatistics:
         """Moments of each input."""
@@ -172,13 +179,17 @@ class UnitOBS:
     See `secateur.unit_removal`: greedy removal by OBS with the Gram matrix of the readers' inputs
     (ZipLM, arXiv 2302.04089). A score is the squared error of the readers' outputs as a part of their
     energy, so a threshold means the same in every layer. Readers' inputs are centred: their biases are
-    refit too.
+    refit too. Both error and energy are measured by what they cost the model (e^T G e for an error e of
+    the outputs), where that is known.
+
+    Differs from the paper, where errors of all outputs count alike.
 
     Attributes:
         damping: Added to the diagonal of the Gram matrix, as a part of its mean.
     """
 
     name: ClassVar[str] = "obs"
+    curved: ClassVar[bool] = True
     damping: float = 0.01
 
     def statistics(self, inputs: int, name: str) -> InputStatistics:
@@ -220,15 +231,24 @@ class UnitOBS:
             )
             reader.made[group] = (
                 inverse(problem.hessian, reader.name),
-                problem.target,
-                problem.energy,
+                problem.target.astype(np.float64),
+                *_costs(problem, reader.curvature),
             )
             statistics.forget()
-        inverted, target, energy = reader.made[group]
+        inverted, target, costs, energy = reader.made[group]
         used = columns.reshape(-1)
-        weight = target[:, used].astype(np.float64)
+        products = target[:, used].T @ costs[:, used]  # W^T G W, (columns, columns)
         place = np.arange(used.size).reshape(columns.shape)
-        return Readout(reader.name, inverted[np.ix_(used, used)], weight.T @ weight, place, energy)
+        return Readout(reader.name, inverted[np.ix_(used, used)], products, place, energy)
+
+
+def _costs(problem: LayerProblem, curvature: Float64 | None) -> tuple[Float64, float]:
+    """G W*, (out, in), and what the layer's output as a whole is worth: tr(G W C W^T)."""
+    target = problem.target.astype(np.float64)
+    if curvature is None:
+        return target, problem.energy
+    weight = problem.weight.astype(np.float64)
+    return curvature @ target, float(np.vdot(curvature @ weight, weight @ problem.gram))
 
 
 def _rising(errors: Float64) -> Float64:

@@ -167,3 +167,25 @@ def test_a_gram_matrix_that_is_too_wide_names_the_way_out():
 def test_units_of_unequal_numbers_of_columns_are_refused():
     with pytest.raises(InvalidArgumentError, match="columns each"):
         Reader("layer", (), np.array([1, 1, 2]), ()).columns_of(np.array([1, 2]))
+
+
+def test_obs_counts_errors_by_what_they_cost_the_model(weight):
+    """With G = R^T R it is the same as counting those of R times the outputs alike."""
+    x, criterion = rows(), exact("obs")
+    root = np.random.default_rng(3).normal(size=(6, 6))
+    own = replace(reader(criterion, x, weight), curvature=root.T @ root)
+    turned = reader(criterion, x, (root @ weight).astype(np.float32))
+    np.testing.assert_allclose(
+        criterion.scores(UNITS, [own]), criterion.scores(UNITS, [turned]), rtol=1e-4
+    )
+
+
+def test_obs_lets_go_of_what_only_outputs_without_worth_read():
+    x, criterion = rows(), exact("obs")
+    weight = np.zeros((2, 10), np.float32)
+    weight[0, at(3)], weight[1, ~at(3)] = 100.0, 0.1  # unit 3 makes most of the output's variance
+    alike = criterion.scores(UNITS, [reader(criterion, x, weight)])
+    own = replace(reader(criterion, x, weight), curvature=np.diag([1e-9, 1.0]))
+    told = criterion.scores(UNITS, [own])
+    assert np.argmax(alike) == 0
+    assert np.argmin(told) == 0

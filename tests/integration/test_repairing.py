@@ -110,7 +110,7 @@ def test_every_layer_comes_nearer_to_what_it_put_out(name):
     model = settle(keras.Model(i, make()(layers.Dense(16, "relu", name="wide")(i))))
     x = 0.5 + data(160, *shape)
     folded = sc.cut(model, x, ratio=0.5, align=1, measure="obs")
-    repaired = sc.cut(model, x, ratio=0.5, align=1, repair=True)
+    repaired = sc.cut(model, x, ratio=0.5, align=1, measure="obs", repair=True)
     assert repaired.plan.groups == folded.plan.groups
     assert not repaired.repair.left
     assert error(repaired.model, model, x) < 0.9 * error(folded.model, model, x)

@@ -21,10 +21,9 @@ from secateur.bypass_plan import (
     choose_bypasses,
     split_keep,
 )
-from secateur.calibration import CalibrationData
 from secateur.compensation import Compensation
 from secateur.cut_choosing import Choice, CutTarget, carried_over, check_keep, choose
-from secateur.cut_plan import CutPlan
+from secateur.cut_plan import CutPlan, GroupCut
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, TargetNotReachedWarning
 from secateur.keras.alignment import AutoAlign
 from secateur.keras.bypass import Candidate
@@ -39,6 +38,7 @@ from secateur.keras.proof import Proof, prove, random_samples
 from secateur.keras.rebuild import rebuild
 from secateur.keras.repairing import repair_cut
 from secateur.keras.settling import settle
+from secateur.keras.trying import OutputLoss, best_scores, fit_and_judge
 from secateur.keras.unit_scoring import score_groups
 from secateur.keras.workbench import Bench, kept_slots, open_bench, weight_arrays, without
 from secateur.repair import Repair
@@ -49,6 +49,9 @@ from secateur.unit_scores import weight_scores
 # A prime that is hardly a width: ops.add takes (n, 1) for a bias where n is the width of what it meets.
 _PROOF_SAMPLES = 31
 _RANDOM_SAMPLES = 5
+
+# What the default with repair is tried beside: OBS looks at single layers, and this at none.
+_RIVAL = "std"
 
 Progress = Callable[[str, int | None], None]
 
@@ -125,8 +128,10 @@ def plan_cut(
             mean.
         measure: With data "mean" (of |output|, default), "rms", "max" or "std", the standard
             deviation, by which a unit that is constant goes however large it is; or what the layers
-            that read a unit lose by it: "wanda_sp", "flap" or "obs" (default with `repair`), see
-            `secateur.unit_criteria`. Without data "path" (default), "incoming", "outgoing" norms of
+            that read a unit lose by it: "wanda_sp", "flap" or "obs", see `secateur.unit_criteria`.
+            Default with `repair`: "obs" or "std", for each kind of unit that by which the outputs of
+            the model lose less, tried on a part of the data and judged on another (with a `threshold`
+            "obs"). Without data "path" (default), "incoming", "outgoing" norms of
             the weights.
         fold: Whether the means of removed units are folded into the next biases; by default they
             are if there is data.
@@ -180,6 +185,7 @@ def plan_cut(
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     auto = AutoAlign.of(align)
     choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
+    asked = measure
     way = Compensation.of(measure, fold, repair, damping, data is not None)
     measure = way.measure
     bypassing = _bypass_target(target, choice, keep, measure, data is not None)
@@ -189,19 +195,34 @@ def plan_cut(
     if data is not None:
         batches = _batches(bench.description, data, mask, batch_size, max_samples)
         check_trace(bench.graph, _samples(bench.description, batches)[0])
-    told = batches and replace(batches, seen=_teller(batches.data, progress))
+    told = batches and replace(batches, seen=_teller(batches, progress))
     bypasses, per_unit = _choose_bypasses(bench, told, measure, bypassing)
     plan = CutPlan(model.name, measure, (), bypasses=bypasses, fold=way.fold, repair=way.repair)
     smaller = without(bench, plan.bypassed)
     if smaller is not bench and way.criterion is None:
         # What is left is scored as it runs without the rest.
         per_unit = _unit_scores(smaller, told, measure, BypassMeter(()))
+    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     if told is not None and way.criterion is not None:
         groups, scores = score_groups(smaller, told, way.criterion, target, choice)
+        if asked is None and repair and threshold is None:
+            others = _unit_scores(smaller, told, _RIVAL, BypassMeter(()))
+            rivals: dict[str, Mapping[str, npt.NDArray[np.float64]]] = {
+                measure: scores,
+                _RIVAL: {n: others[g.units] for n, g in zip(smaller.names, groups, strict=True)},
+            }
+            measure, best = best_scores(
+                rivals,
+                groups,
+                smaller.names,
+                lambda own: choose(groups, own, target, choice, known),
+                _loss_by(plan, smaller, batches),
+                scope == "layer",
+            )
+            plan, scores = replace(plan, measure=measure), dict(best)
     else:
         groups = smaller.groups
         scores = {n: per_unit[g.units] for n, g in zip(smaller.names, groups, strict=True)}
-    known = {name for one in bench.candidates for name in (one.name, *one.offer.makers)}
     cuts = choose(groups, scores, target, choice, known)
     if auto is not None:
         batch = _samples(smaller.description, batches, batch_size, batch_size)[0]
@@ -209,6 +230,18 @@ def plan_cut(
         cuts = auto.widen(*parts, cuts, scores, batch, keep is not None, progress)
     plan = replace(plan, groups=cuts, walls=smaller.description.walls)
     return _bound(plan, model, smaller, batches, proof)
+
+
+def _loss_by(plan: CutPlan, bench: Bench, batches: Any) -> Callable[[tuple[GroupCut, ...]], float]:
+    """What the model's outputs lose by a cut, on samples that its repair has not seen."""
+    graph = bench.description.graph
+    fitted, judged = fit_and_judge(graph, batches)
+    loss = OutputLoss(graph.model, judged, graph.input_structure)
+
+    def lost(cuts: tuple[GroupCut, ...]) -> float:
+        return loss(_make(replace(plan, groups=cuts), bench, fitted, None)[0].model)
+
+    return lost
 
 
 def _bypass_target(
@@ -358,10 +391,10 @@ def _batches(
     return Batches(calibration_data(signature, data, batch_size, max_samples=max_samples), mask)
 
 
-def _teller(data: CalibrationData, progress: Progress | None) -> Callable[[int], None] | None:
+def _teller(batches: Batches, progress: Progress | None) -> Callable[[int], None] | None:
     if progress is None:
         return None
-    return lambda number: progress(f"measured batch {number}", data.num_batches)
+    return lambda number: progress(f"measured batch {number}", batches.num_batches)
 
 
 def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutPlan:
@@ -381,24 +414,43 @@ def _bound(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -
 
 def _apply(plan: CutPlan, model: Any, bench: Bench, batches: Any, proof: bool) -> CutResult:
     kept = kept_slots(plan.groups, bench)
-    folding = fold_means(bench, kept, batches) if plan.fold else None
-    corrections = None if folding is None else folding.corrections
-    new, pairs = rebuild(bench.description, kept, corrections)
-    figures = None
-    if proof:
+    figures: list[Proof] = []
+
+    def check(new: Any, folding: Folding | None) -> None:
         samples, source = _samples(bench.original, batches)
         check_trace(bench.graph, samples)
-        figures = prove(bench.original, kept, new, samples, source, corrections)
-    repaired = None
-    if folding is not None and plan.repair is not None:
-        parts = (bench.description, kept, new.model, pairs)
-        repaired = repair_cut(*parts, folding, batches, plan.repair)
+        corrections = None if folding is None else folding.corrections
+        figures.append(prove(bench.original, kept, new, samples, source, corrections))
+
+    new, pairs, folding, repaired = _make(plan, bench, batches, check if proof else None)
     carry_compilation(model, new.model, pairs, kept)
     message = shortfall(plan)
     if message:
         warnings.warn(message, TargetNotReachedWarning, stacklevel=4)
     parameters = (model.count_params(), new.model.count_params())
-    return CutResult(new.model, plan, figures, parameters, folding, repaired)
+    return CutResult(
+        new.model, plan, figures[0] if figures else None, parameters, folding, repaired
+    )
+
+
+def _make(
+    plan: CutPlan,
+    bench: Bench,
+    batches: Any,
+    check: Callable[[Any, Folding | None], None] | None,
+) -> tuple[Any, Any, Folding | None, Repair | None]:
+    """The smaller model, its pairs of variables, folding and repair; checked before the repair."""
+    kept = kept_slots(plan.groups, bench)
+    folding = fold_means(bench, kept, batches) if plan.fold else None
+    corrections = None if folding is None else folding.corrections
+    new, pairs = rebuild(bench.description, kept, corrections)
+    if check is not None:
+        check(new, folding)
+    repaired = None
+    if folding is not None and plan.repair is not None:
+        parts = (bench.description, kept, new.model, pairs)
+        repaired = repair_cut(*parts, folding, batches, plan.repair)
+    return new, pairs, folding, repaired
 
 
 def _warn_of_none(name: str, kinds: Sequence[str], offered: Sequence[Candidate]) -> None:

@@ -23,14 +23,19 @@ class Batches:
     """Calibration batches, which of their positions are real, and word of each that was read.
 
     Attributes:
-        data: The batches.
+        data: The batches; can be iterated more than once.
         mask: As `secateur.keras.padding.Padding` takes it.
         seen: Called with the number of a batch, from 1, after it was dealt with.
     """
 
-    data: CalibrationData
+    data: Iterable[Any]
     mask: Any = None
     seen: Callable[[int], None] | None = None
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many there are, where that is known."""
+        return self.data.num_batches if isinstance(self.data, CalibrationData) else None
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(self.data, 1):

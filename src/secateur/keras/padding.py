@@ -15,7 +15,7 @@ from keras.src import backend
 from secateur.arrays import Array
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.keras.flatten import Call, Graph, Tensor
-from secateur.keras.running import run_graph
+from secateur.keras.running import input_values, run_graph
 
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Given: TypeAlias = "str | Array | None"
@@ -102,6 +102,18 @@ class Padding:
                 f"mask is for {len(self.array)} samples, but the data has more; give one row for each."
             )
         return self.array[start : start + size]
+
+    def given(self, batch: Any, start: int) -> Array | None:
+        """What the user says of a batch, (samples, time) bool; None where that is nothing.
+
+        Args:
+            batch: Nested as the model takes it.
+            start: The number of its first sample in the data.
+        """
+        if self.tensor is None:
+            return self.part(start, int(tree.flatten(batch)[0].shape[0]))
+        values = input_values(self._graph, batch)
+        return np.asarray(ops.convert_to_numpy(values[id(self.tensor)])).astype(np.bool_)
 
     def keep(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
+from secateur.keras.backward import squashed_calls
 from secateur.keras.consumers import Consumer, find_consumers
 from secateur.keras.cut_rules.site import Kept
 from secateur.keras.describe import Description
-from secateur.keras.flatten import Graph, Tensor
+from secateur.keras.flatten import Call, Graph, Tensor
 from secateur.keras.folding import Folding, bias_beside, per_output
 from secateur.keras.layouts import view_as_matrix
+from secateur.keras.matrix_calls import has_no_activation
+from secateur.keras.output_roles import role_of
 from secateur.keras.padding import counted
 from secateur.keras.residuals import added_to
 from secateur.keras.stepping import Stepper, Visit
@@ -23,6 +26,7 @@ from secateur.keras.taps import Bias, Tap, open_graph, taps_of
 from secateur.keras.variables import read_array
 from secateur.keras.walk import walk_layers
 from secateur.network import Axes
+from secateur.output_refit import Squash, refit_output, thinned
 from secateur.outputs import OutputStatistics
 from secateur.reconstruction.affine import AffineStatistics
 from secateur.repair import LayerRepair, OutputFit, Repair
@@ -71,8 +75,10 @@ def repair_cut(
     In the order of the graph, each weight that reads removed units is refit by least squares, together
     with its bias, from what goes in now, everything before it being cut and repaired, to what the
     original put out there; where that is added to another tensor, a residual stream, also to what that
-    tensor has lost by then. Batch normalisations take over by how much the mean and variance of their
-    input changed; scale and offset of layer normalisations are refit.
+    tensor has lost by then. Where a softmax or sigmoid makes an output of the model of it, it is refit
+    further, to what the original says there (`secateur.output_refit`). Batch normalisations take over by
+    how much the mean and variance of their input changed; scale and offset of layer normalisations are
+    refit.
 
     Args:
         description: The original.
@@ -195,6 +201,11 @@ class _Repairer:
         ]
         self._count(use, dense, fits)
         solved = [fit.solve() for fit in fits]
+        squash = squash_after(self.new, use.new[0][0])
+        if squash is not None and len(use.new) == len(fits) == 1:
+            solved = [
+                self._refit_output(use, dense[0], fits[0].statistics.count, solved[0], squash)
+            ]
         shift = np.concatenate([own for _, own in solved])
         folded = self._folded(consumer, len(shift))
         figures = _figures(fits, weights, solved, np.split(folded, groups))
@@ -203,6 +214,30 @@ class _Repairer:
         if place is not None:
             _shift_by(*place, per_output(use.owner, shift - folded))
         return figures
+
+    def _refit_output(
+        self, use: _Use, dense: Any, count: int, solved: tuple[Any, Float64], squash: Squash
+    ) -> tuple[Any, Float64]:
+        """From least squares on, the weights by which the model says what the original did."""
+        ((number, old_tap),), ((new_number, new_tap),) = use.old, use.new
+        if old_tap.bias is None:
+            return solved
+        bias = read_array(old_tap.bias.variable).astype(np.float64).reshape(-1)
+
+        def parts() -> Iterator[tuple[Any, Any]]:
+            beside = zip(
+                self.old_steps.visits([number]), self.new_steps.visits([new_number]), strict=True
+            )
+            for (before,), (after,) in beside:
+                given = counted(old_tap.rows(before.args, before.kwargs), before.keep)[0]
+                rows = counted(new_tap.rows(after.args, after.kwargs), before.keep)[0]
+                yield rows, given.astype(np.float64) @ dense.T + bias
+
+        rows, logits = thinned(parts(), count)
+        weight, shift = solved
+        start = weight, shift + bias
+        weight, total = refit_output(rows, logits, start, squash, damping=self.damping)
+        return weight, total - bias
 
     def _missed(self, use: _Use, before: Visit, after: Visit) -> Float32 | None:
         """What a residual sum has lost already, (positions, outputs): the layer is to make up for it."""
@@ -350,6 +385,31 @@ def _calls_of(graph: Graph, kind: type, weight: str) -> dict[int, tuple[int, Any
         for number, layer in calls
         if uses.count(id(layer)) == 1
     }
+
+
+def squash_after(graph: Graph, number: int) -> Squash | None:
+    """What makes an output of the model of what a call puts out, row by row; None if nothing does."""
+    call = graph.calls[number]
+    for end in squashed_calls(graph):
+        softmax = role_of(end) == "probabilities"
+        if softmax and (_is_split(call) or getattr(end.operation, "axis", -1) != -1):
+            continue
+        if end is call or _is_alone(graph, call, end):
+            return "softmax" if softmax else "sigmoid"
+    return None
+
+
+def _is_split(call: Call) -> bool:
+    """Whether a row of outputs lies on more than one axis, so a softmax is over a part of it."""
+    return isinstance(call.operation, layers.EinsumDense)
+
+
+def _is_alone(graph: Graph, call: Call, end: Call) -> bool:
+    """Whether a linear call's output goes into this other one and nowhere else."""
+    output = call.outputs[0]
+    readers = [one for one in graph.calls if any(t is output for t in one.inputs)]
+    known = has_no_activation(call) and not any(t is output for t in graph.outputs)
+    return known and len(readers) == 1 and readers[0] is end
 
 
 def _sums(

@@ -100,7 +100,7 @@ def losses_alone(
         NonFiniteError: A weight, or what goes into one, is NaN or infinite; it is named.
         FactorisationError: The data says too little for the damping.
     """
-    batches, rows = some_samples(opened.batches, _SAMPLES)
+    batches, rows = some_samples(opened.batches, _SAMPLES, real=opened.padding.given)
     padding = opened.padding.of_samples(rows)
     tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
     schedule = make_schedule(opened.graph, tensors.keys(), padding, to_outputs=True)

@@ -16,7 +16,7 @@ from secateur.keras.flatten import Call
 from secateur.keras.padding import Keep, counted
 from secateur.keras.taps import Tap
 from secateur.keras.variables import read_array
-from secateur.keras.watching import watch_taps
+from secateur.keras.watching import watch_curvature, watch_taps
 from secateur.keras.workbench import Bench
 from secateur.unit_criteria import Reader, UnitCriterion
 
@@ -124,8 +124,13 @@ class _Scorer:
                 own.update(np.ascontiguousarray(part))
 
         watch_taps(self.bench, wanted, self.batches, see)
+        curved = self.criterion.curved
+        curvature = watch_curvature(self.bench, wanted, self.batches) if curved else {}
         return {
-            identity: self._reader(wanted[identity], taps[identity], statistics[identity])
+            identity: replace(
+                self._reader(wanted[identity], taps[identity], statistics[identity]),
+                curvature=curvature.get(identity),
+            )
             for identity in statistics
         }
 

@@ -6,6 +6,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from secateur.keras.consumers import Consumer
+from secateur.keras.curvature import output_curvature
 from secateur.keras.data import mask_of
 from secateur.keras.describe import everything
 from secateur.keras.flatten import Call, Graph
@@ -50,6 +54,32 @@ def watch_taps(bench: Bench, wanted: Container[int], batches: Iterable[Any], see
                 see(tap, call, args, kwargs, padded.of(call, args))
 
         run_graph(opened, batch, visit)
+
+
+def watch_curvature(
+    bench: Bench, wanted: Mapping[int, Consumer], batches: Iterable[Any]
+) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
+    """What the model's outputs lose by errors of what some weights put out, see `output_curvature`.
+
+    Args:
+        bench: The model, without what is bypassed.
+        wanted: By identity of a weight of the original, what reads units by it.
+        batches: Calibration data.
+
+    Returns:
+        By identity of the weight, (out, out); nothing where it is not known.
+    """
+    opened, original = _opened(bench)
+    meant, sizes = {}, {}
+    for call in opened.calls:
+        for tap in taps_of(call):
+            identity = id(original.get(id(tap.variable), tap.variable))
+            if identity in wanted:
+                shape = np.empty(wanted[identity].variable.shape, np.bool_)
+                meant[id(tap.variable)] = identity
+                sizes[id(tap.variable)] = len(wanted[identity].matrix(shape))
+    found = output_curvature(opened, sizes, batches)
+    return {meant[identity]: curvature for identity, curvature in found.items()}
 
 
 def _of_original(tap: Tap, original: Mapping[int, Any]) -> Tap:
