@@ -278,4 +278,5 @@ def cut_to(model: Any, inputs: Any, keep: Mapping[str, int]) -> Any:
         # What a cut reaches is measured, so that a warning would say it twice.
         warnings.simplefilter("ignore", TargetNotReachedWarning)
         warnings.simplefilter("ignore", CalibrationWarning)
-        return cut(model, inputs, keep=dict(keep), repair=True, proof=False).model
+        # Named, so that no other is tried beside it: what is cut here is trained, or only measured.
+        return cut(model, inputs, keep=dict(keep), measure="obs", repair=True, proof=False).model
