@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from secateur.errors import InvalidArgumentError
+import numpy as np
+
+from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.outputs import MEASURES
 from secateur.unit_criteria import UNIT_CRITERIA, UnitCriterion, UnitOBS
 from secateur.unit_scores import WEIGHT_MEASURES
@@ -42,9 +44,13 @@ class Compensation:
         """Fill in the defaults and check.
 
         Raises:
+            ArgumentTypeError: A switch that is not True or False.
             InvalidArgumentError: A measure that is not known, or needs what is not there; a damping
                 out of range; folding or repair that is impossible.
         """
+        for name, switch in (("fold", fold), ("repair", repair)):
+            if switch is not None and not isinstance(switch, (bool, np.bool_)):
+                raise ArgumentTypeError(f"{name} must be True or False, got {switch!r}.")
         measure = measure or ("obs" if repair else "mean" if has_data else "path")
         if repair and not has_data:
             raise InvalidArgumentError(

@@ -7,7 +7,7 @@ from keras import layers
 
 import secateur as sc
 from secateur.cut_plan import CutPlan
-from secateur.errors import InvalidArgumentError
+from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.keras.variables import writable_copy
 
 
@@ -260,6 +260,8 @@ def test_arguments_are_checked():
         sc.plan_cut(model, x, ratio=0.5, measure="obd")
     with pytest.raises(InvalidArgumentError, match="without data must be one of"):
         sc.plan_cut(model, ratio=0.5, measure="obs")
+    with pytest.raises(ArgumentTypeError, match="repair must be True or False, got 'yes'"):
+        sc.plan_cut(model, x, ratio=0.5, repair="yes")
 
 
 def test_units_that_no_matrix_reads_are_left_and_said():
