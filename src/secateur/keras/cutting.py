@@ -207,12 +207,9 @@ def plan_cut(
         groups, scores = score_groups(smaller, told, way.criterion, target, choice)
         if asked is None and repair and threshold is None:
             others = _unit_scores(smaller, told, _RIVAL, BypassMeter(()))
-            rivals: dict[str, Mapping[str, npt.NDArray[np.float64]]] = {
-                measure: scores,
-                _RIVAL: {n: others[g.units] for n, g in zip(smaller.names, groups, strict=True)},
-            }
+            rival = {n: others[g.units] for n, g in zip(smaller.names, groups, strict=True)}
             measure, best = best_scores(
-                rivals,
+                {measure: scores, _RIVAL: rival},
                 groups,
                 smaller.names,
                 lambda own: choose(groups, own, target, choice, known),
