@@ -6,9 +6,8 @@
 
 #include "check.hpp"
 #include "codec_samples.hpp"
+#include "levels.hpp"
 #include "secateur/codec.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 using namespace secateur;
 using samples::Content;
@@ -115,16 +114,11 @@ void the_bytes_depend_on_nothing_else() {
   for (const double density : {0.02, 0.2, 0.5, 1.0}) {
     const Sample sample = maker.make(150000, Content::normal, density);
     std::vector<std::uint8_t> first;
-    for (const int threads : {1, 3}) {
-      for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-        if (level > detected_simd()) continue;
-        set_num_threads(threads);
-        set_active_simd(level);
-        const std::vector<std::uint8_t> bytes = samples::encode(sample);
-        if (first.empty()) first = bytes;
-        CHECK(bytes == first);
-      }
-    }
+    at_every_level([&] {
+      const std::vector<std::uint8_t> bytes = samples::encode(sample);
+      if (first.empty()) first = bytes;
+      CHECK(bytes == first);
+    });
   }
 }
 
@@ -270,22 +264,17 @@ void random_bytes_are_refused() {
 }  // namespace
 
 int main() {
-  for (const int threads : {1, 3}) {
-    for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-      if (level > detected_simd()) continue;
-      set_num_threads(threads);
-      set_active_simd(level);
-      large_ones_come_back();
-      if (threads == 1) {
+  at_every_level([] { large_ones_come_back(); });
+  at_every_level(
+      [] {
         every_size_and_type_comes_back();
         truncations_and_tails_are_found();
         flipped_bits_are_found();
         mutated_bytes_are_refused_or_harmless();
         random_bytes_are_refused();
         bytes_of_another_array_are_refused();
-      }
-    }
-  }
+      },
+      {1});
   every_form_is_used_where_it_is_smallest();
   values_that_repeat_have_a_palette();
   float32_is_near_its_entropy();

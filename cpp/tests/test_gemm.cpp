@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/gemm.hpp"
 #include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 namespace {
 
@@ -75,28 +75,24 @@ void check_gram(std::size_t rows, std::size_t width, bool turned) {
 }  // namespace
 
 int main() {
-  const Simd before = active_simd();
-  for (int level = 0; level <= static_cast<int>(detected_simd()); ++level) {
-    set_active_simd(static_cast<Simd>(level));
-    for (const int threads : {1, 3}) {
-      set_num_threads(threads);
-      for (const bool left : {false, true}) {
-        for (const bool right : {false, true}) {
-          for (const std::size_t size : {0U, 1U, 2U, 13U, 15U, 33U}) {
-            check_product(size, 7, 100, left, right);
-            check_product(100, size, 17, left, right);
-            check_product(5, 37, size, left, right);
-          }
-          check_product(150, 30, 200, left, right);
-          check_product(20, 1050, 40, left, right);
+  at_every_level([] {
+    for (const bool left : {false, true}) {
+      for (const bool right : {false, true}) {
+        for (const std::size_t size : {0U, 1U, 2U, 13U, 15U, 33U}) {
+          check_product(size, 7, 100, left, right);
+          check_product(100, size, 17, left, right);
+          check_product(5, 37, size, left, right);
         }
-        for (const std::size_t width : {0U, 1U, 13U, 33U, 100U, 200U, 301U}) {
-          check_gram(width == 200 ? 1030 : 19, width, left);
-        }
+        check_product(150, 30, 200, left, right);
+        check_product(20, 1050, 40, left, right);
+      }
+      for (const std::size_t width : {0U, 1U, 13U, 33U, 100U, 200U, 301U}) {
+        check_gram(width == 200 ? 1030 : 19, width, left);
       }
     }
-  }
+  });
   // Beyond the lines that are packed at a time.
+  const Simd before = active_simd();
   set_active_simd(detected_simd());
   check_product(3100, 2, 3, false, false);
   check_product(3, 2, 3100, false, true);

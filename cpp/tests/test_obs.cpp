@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/obs.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 namespace {
 
@@ -80,19 +79,13 @@ void check_case(std::size_t rows, std::size_t width, std::size_t kept, std::size
 }  // namespace
 
 int main() {
-  const Simd before = active_simd();
-  for (int level = 0; level <= static_cast<int>(detected_simd()); ++level) {
-    set_active_simd(static_cast<Simd>(level));
-    for (const int threads : {1, 3}) {
-      set_num_threads(threads);
-      for (const std::size_t width : {1U, 7U, 16U, 17U, 33U, 128U}) {
-        check_case(300, width, 0, 0);
-        check_case(300, width, 2, 4);
-        check_case(3, width, 1, 3);
-        check_case(0, width, 1, 3);
-      }
+  at_every_level([] {
+    for (const std::size_t width : {1U, 7U, 16U, 17U, 33U, 128U}) {
+      check_case(300, width, 0, 0);
+      check_case(300, width, 2, 4);
+      check_case(3, width, 1, 3);
+      check_case(0, width, 1, 3);
     }
-  }
-  set_active_simd(before);
+  });
   return 0;
 }

@@ -3,9 +3,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/packing.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 using namespace secateur;
 
@@ -148,16 +147,11 @@ void more_nonzeros_than_counted_write_nothing_more() {
 }  // namespace
 
 int main() {
-  for (const int threads : {1, 3}) {
-    set_num_threads(threads);
-    for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-      if (level > detected_simd()) continue;
-      set_active_simd(level);
-      every_size_and_type_comes_back();
-      matrices_of_every_form_get_their_indices();
-      bad_input_is_found();
-      more_nonzeros_than_counted_write_nothing_more();
-    }
-  }
+  at_every_level([] {
+    every_size_and_type_comes_back();
+    matrices_of_every_form_get_their_indices();
+    bad_input_is_found();
+    more_nonzeros_than_counted_write_nothing_more();
+  });
   return 0;
 }

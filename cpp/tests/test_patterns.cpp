@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/patterns.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 namespace {
 
@@ -27,19 +26,6 @@ std::vector<Number> numbers(std::size_t size, unsigned seed) {
     value = static_cast<Number>(random() % 7) * static_cast<Number>(random() % 2 == 0 ? 1 : -1);
   }
   return values;
-}
-
-template <class Test>
-void at_every_level(const Test& test) {
-  const Simd before = active_simd();
-  for (int level = 0; level <= static_cast<int>(detected_simd()); ++level) {
-    set_active_simd(static_cast<Simd>(level));
-    for (const int threads : {1, 3}) {
-      set_num_threads(threads);
-      test();
-    }
-  }
-  set_active_simd(before);
 }
 
 // True if element `a` of a group goes before element `b` when weights are removed.

@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/saliency.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 namespace {
 
@@ -21,19 +20,6 @@ std::vector<float> numbers(std::size_t size) {
   std::vector<float> values(size);
   for (float& value : values) value = normal(random);
   return values;
-}
-
-template <class Test>
-void at_every_level(const Test& test) {
-  const Simd before = active_simd();
-  for (int level = 0; level <= static_cast<int>(detected_simd()); ++level) {
-    set_active_simd(static_cast<Simd>(level));
-    for (const int threads : {1, 2, 3}) {
-      set_num_threads(threads);
-      test();
-    }
-  }
-  set_active_simd(before);
 }
 
 double chunked_sum(const std::vector<double>& terms) {
@@ -192,13 +178,15 @@ void halves_are_widened_exactly() {
 }  // namespace
 
 int main() {
-  at_every_level([] {
-    sums_are_exact_to_the_bit();
-    long_axes_are_summed_in_chunks();
-    magnitudes_are_scaled_in_both_orders();
-    block_norms_are_exact_to_the_bit();
-    what_is_not_finite_is_found_anywhere();
-  });
+  at_every_level(
+      [] {
+        sums_are_exact_to_the_bit();
+        long_axes_are_summed_in_chunks();
+        magnitudes_are_scaled_in_both_orders();
+        block_norms_are_exact_to_the_bit();
+        what_is_not_finite_is_found_anywhere();
+      },
+      {1, 2, 3});
   halves_are_widened_exactly();
   return 0;
 }

@@ -9,9 +9,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/select.hpp"
-#include "secateur/simd.hpp"
-#include "secateur/threads.hpp"
 
 using namespace secateur;
 
@@ -99,25 +98,6 @@ Place expected_cut(const std::vector<Place>& places, std::size_t k) {
   const auto [key, segment, position] = places[k];
   if (std::get<0>(places[k - 1]) != key) return {key, 0, 0};
   return places[k];
-}
-
-std::vector<Simd> levels() {
-  std::vector<Simd> found;
-  for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-    if (level <= detected_simd()) found.push_back(level);
-  }
-  return found;
-}
-
-template <class Body>
-void at_every_level(const Body& body, const std::vector<int>& thread_counts = {1, 3}) {
-  for (const Simd level : levels()) {
-    for (const int threads : thread_counts) {
-      set_active_simd(level);
-      set_num_threads(threads);
-      body();
-    }
-  }
 }
 
 template <class U>

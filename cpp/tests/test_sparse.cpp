@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "check.hpp"
-#include "secateur/simd.hpp"
+#include "levels.hpp"
 #include "secateur/sparse.hpp"
-#include "secateur/threads.hpp"
 
 using namespace secateur;
 
@@ -135,16 +134,11 @@ void bad_indices_are_found() {
 }  // namespace
 
 int main() {
-  for (const int threads : {1, 3}) {
-    set_num_threads(threads);
-    for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-      if (level > detected_simd()) continue;
-      set_active_simd(level);
-      matrices_of_every_form_come_back();
-      bad_indices_are_found<std::int32_t>();
-      bad_indices_are_found<std::int64_t>();
-    }
-  }
+  at_every_level([] {
+    matrices_of_every_form_come_back();
+    bad_indices_are_found<std::int32_t>();
+    bad_indices_are_found<std::int64_t>();
+  });
   streamed_matrices_come_back();
   return 0;
 }

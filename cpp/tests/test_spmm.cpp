@@ -4,10 +4,9 @@
 #include <vector>
 
 #include "check.hpp"
+#include "levels.hpp"
 #include "secateur/neural.hpp"
-#include "secateur/simd.hpp"
 #include "secateur/spmm.hpp"
-#include "secateur/threads.hpp"
 
 using namespace secateur;
 
@@ -210,19 +209,14 @@ void attention_is_right(std::size_t queries, std::size_t keys, std::size_t width
 }  // namespace
 
 int main() {
-  for (const int threads : {1, 3}) {
-    set_num_threads(threads);
-    for (const Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
-      if (level > detected_simd()) continue;
-      set_active_simd(level);
-      products_of_every_tail_are_right();
-      rows_are_normalised();
-      for (const std::size_t size : {1U, 15U, 16U, 17U, 65U}) {
-        attention_is_right(size, 20, 8);
-        attention_is_right(5, size, 33);
-        attention_is_right(7, 70, size);
-      }
+  at_every_level([] {
+    products_of_every_tail_are_right();
+    rows_are_normalised();
+    for (const std::size_t size : {1U, 15U, 16U, 17U, 65U}) {
+      attention_is_right(size, 20, 8);
+      attention_is_right(5, size, 33);
+      attention_is_right(7, 70, size);
     }
-  }
+  });
   return 0;
 }
