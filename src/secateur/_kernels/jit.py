@@ -74,38 +74,53 @@ def swap_kernel() -> Callable[..., None]:
     return _compile(_swap_rows, frozen, matrix, matrix, mask, *integers, types.float64, counts)
 
 
+@njit(error_model="numpy", forceinline=True)
+def _add_four(  # type: ignore[no-untyped-def]
+    o0, o1, o2, o3, unit, shift, abs_sum, dev_sum, dev_square, largest
+):
+    """Add four outputs of a unit to its sums, each accumulator loaded and stored once for all four."""
+    k = shift[unit]
+    a0, a1, a2, a3 = abs(o0), abs(o1), abs(o2), abs(o3)
+    d0, d1, d2, d3 = o0 - k, o1 - k, o2 - k, o3 - k
+    abs_sum[unit] += (a0 + a1) + (a2 + a3)
+    dev_sum[unit] += (d0 + d1) + (d2 + d3)
+    dev_square[unit] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+    a0 = a0 if a0 > a1 else a1
+    a2 = a2 if a2 > a3 else a3
+    a0 = a0 if a0 > a2 else a2
+    largest[unit] = a0 if a0 > largest[unit] else largest[unit]
+
+
+@njit(error_model="numpy", forceinline=True)
+def _add_one(  # type: ignore[no-untyped-def]
+    o, unit, shift, abs_sum, dev_sum, dev_square, largest
+):
+    """Do as `_add_four` for the one, two or three rows that are left over."""
+    size, deviation = abs(o), o - shift[unit]
+    abs_sum[unit] += size
+    dev_sum[unit] += deviation
+    dev_square[unit] += deviation * deviation
+    largest[unit] = size if size > largest[unit] else largest[unit]
+
+
 def _accumulate(o, shift, abs_sum, dev_sum, dev_square, largest):  # type: ignore[no-untyped-def]
     """Add outputs (rows, units) to the sums of |o|, o - shift, (o - shift)^2 and to max |o|.
 
-    Four rows a turn, so that each accumulator is loaded and stored once for four elements: with one
-    row a turn the traffic between registers and cache, not memory, sets the pace.
+    Four rows a turn: with one row a turn the traffic between registers and cache, not memory, sets
+    the pace.
     """
     rows, units = o.shape
     whole = rows - rows % 4
     for row in range(0, whole, 4):
         row0, row1, row2, row3 = o[row], o[row + 1], o[row + 2], o[row + 3]
         for unit in range(units):
-            k = shift[unit]
             o0, o1 = np.float64(row0[unit]), np.float64(row1[unit])
             o2, o3 = np.float64(row2[unit]), np.float64(row3[unit])
-            a0, a1, a2, a3 = abs(o0), abs(o1), abs(o2), abs(o3)
-            d0, d1, d2, d3 = o0 - k, o1 - k, o2 - k, o3 - k
-            abs_sum[unit] += (a0 + a1) + (a2 + a3)
-            dev_sum[unit] += (d0 + d1) + (d2 + d3)
-            dev_square[unit] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-            a0 = a0 if a0 > a1 else a1
-            a2 = a2 if a2 > a3 else a3
-            a0 = a0 if a0 > a2 else a2
-            largest[unit] = a0 if a0 > largest[unit] else largest[unit]
+            _add_four(o0, o1, o2, o3, unit, shift, abs_sum, dev_sum, dev_square, largest)
     for row in range(whole, rows):
         row0 = o[row]
         for unit in range(units):
-            o0 = np.float64(row0[unit])
-            a0, d0 = abs(o0), o0 - shift[unit]
-            abs_sum[unit] += a0
-            dev_sum[unit] += d0
-            dev_square[unit] += d0 * d0
-            largest[unit] = a0 if a0 > largest[unit] else largest[unit]
+            _add_one(np.float64(row0[unit]), unit, shift, abs_sum, dev_sum, dev_square, largest)
 
 
 @njit(error_model="numpy", forceinline=True)
@@ -126,29 +141,16 @@ def _accumulate_relu(  # type: ignore[no-untyped-def]
     for row in range(0, whole, 4):
         row0, row1, row2, row3 = z[row], z[row + 1], z[row + 2], z[row + 3]
         for unit in range(units):
-            k = shift[unit]
             o0 = _bent(np.float64(row0[unit]), slope, ceiling)
             o1 = _bent(np.float64(row1[unit]), slope, ceiling)
             o2 = _bent(np.float64(row2[unit]), slope, ceiling)
             o3 = _bent(np.float64(row3[unit]), slope, ceiling)
-            a0, a1, a2, a3 = abs(o0), abs(o1), abs(o2), abs(o3)
-            d0, d1, d2, d3 = o0 - k, o1 - k, o2 - k, o3 - k
-            abs_sum[unit] += (a0 + a1) + (a2 + a3)
-            dev_sum[unit] += (d0 + d1) + (d2 + d3)
-            dev_square[unit] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-            a0 = a0 if a0 > a1 else a1
-            a2 = a2 if a2 > a3 else a3
-            a0 = a0 if a0 > a2 else a2
-            largest[unit] = a0 if a0 > largest[unit] else largest[unit]
+            _add_four(o0, o1, o2, o3, unit, shift, abs_sum, dev_sum, dev_square, largest)
     for row in range(whole, rows):
         row0 = z[row]
         for unit in range(units):
             o0 = _bent(np.float64(row0[unit]), slope, ceiling)
-            a0, d0 = abs(o0), o0 - shift[unit]
-            abs_sum[unit] += a0
-            dev_sum[unit] += d0
-            dev_square[unit] += d0 * d0
-            largest[unit] = a0 if a0 > largest[unit] else largest[unit]
+            _add_one(o0, unit, shift, abs_sum, dev_sum, dev_square, largest)
 
 
 def _norms(o, out):  # type: ignore[no-untyped-def]
