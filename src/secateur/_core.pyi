@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,26 @@ def obs_sweep(
 ) -> None: ...
 
 # spmm: weights are (outputs, inputs), x (rows, inputs), y (rows, outputs), all float32.
-class BlockedMatrix:
+# What the matrices below have in common; only in this stub, the module has no such classes.
+@type_check_only
+class _Matrix:
+    def entries(self) -> int: ...
+    def num_bytes(self) -> int: ...
+
+@type_check_only
+class _RowsMatrix(_Matrix):
+    def multiply(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32] | None,
+        activation: int,
+        slope: float,
+        ceiling: float,
+    ) -> None: ...
+
+class BlockedMatrix(_Matrix):
     def __init__(self, weights: NDArray[np.float32], height: int, block: int) -> None: ...
     def multiply(
         self,
@@ -213,53 +232,15 @@ class BlockedMatrix:
         scratch: NDArray[np.float32],
     ) -> None: ...
     def scratch_floats(self, rows: int) -> int: ...
-    def entries(self) -> int: ...
-    def num_bytes(self) -> int: ...
 
-class BitmaskMatrix:
+class BitmaskMatrix(_RowsMatrix):
     def __init__(self, weights: NDArray[np.float32], even: bool) -> None: ...
-    def multiply(
-        self,
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
-        residual: NDArray[np.float32] | None,
-        activation: int,
-        slope: float,
-        ceiling: float,
-    ) -> None: ...
-    def entries(self) -> int: ...
-    def num_bytes(self) -> int: ...
 
-class LookupMatrix:
+class LookupMatrix(_RowsMatrix):
     def __init__(self, weights: NDArray[np.float32]) -> None: ...
-    def multiply(
-        self,
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
-        residual: NDArray[np.float32] | None,
-        activation: int,
-        slope: float,
-        ceiling: float,
-    ) -> None: ...
-    def entries(self) -> int: ...
-    def num_bytes(self) -> int: ...
 
-class ShortCsrMatrix:
+class ShortCsrMatrix(_RowsMatrix):
     def __init__(self, weights: NDArray[np.float32]) -> None: ...
-    def multiply(
-        self,
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
-        residual: NDArray[np.float32] | None,
-        activation: int,
-        slope: float,
-        ceiling: float,
-    ) -> None: ...
-    def entries(self) -> int: ...
-    def num_bytes(self) -> int: ...
 
 def finish_rows(
     y: NDArray[np.float32],
