@@ -280,7 +280,7 @@ class TestStreaming:
     def test_large_patches_are_cut_in_parts(self, monkeypatch):
         model, inputs = KINDS["images"]()
         whole = sc.prune(model, sparsity=0.5, data=inputs)
-        monkeypatch.setattr("secateur.keras.calibrating._ROWS_BYTES", 1 << 14)
+        monkeypatch.setattr("secateur.keras.call_parts._ROWS_BYTES", 1 << 14)
         parts = sc.prune(model, sparsity=0.5, data=inputs)
         for one, two in zip(values_of(whole.model), values_of(parts.model), strict=True):
             np.testing.assert_array_equal(one, two)

@@ -114,5 +114,5 @@ def test_positions_and_parts_do_not_matter(monkeypatch):
     model = keras.Model(inputs, layers.Add()([stream, back]))
     x = correlated(240).reshape(40, 6, 12)
     whole = sc.prune(model, data=x, **HOW)
-    monkeypatch.setattr("secateur.keras.calibrating._ROWS_BYTES", 4096)
+    monkeypatch.setattr("secateur.keras.call_parts._ROWS_BYTES", 4096)
     assert_same(whole, sc.prune(model, data=x, batch_size=7, **HOW), atol=1e-3)

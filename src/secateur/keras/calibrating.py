@@ -12,25 +12,21 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
-from keras import ops, tree
-from keras.src import backend
+from keras import ops
 
 from secateur.activation_store import GIGABYTE, ActivationStore
 from secateur.arrays import Array
+from secateur.keras.call_parts import call_parts
 from secateur.keras.flatten import Call, Graph, Source, Tensor
+from secateur.keras.live_tensors import LiveTensors, Stream
 from secateur.keras.padding import Padding
 from secateur.keras.running import fill, input_values, run_call
 from secateur.keras.sampling import num_samples
 from secateur.keras.staging import Inlet, Schedule, TapGroup
 from secateur.keras.variables import give_array, read_tensor
-
-Stream: TypeAlias = Literal["dense", "compressed"]
-
-# Rows of convolutions are many times their input; a batch whose rows take more is looked at in parts.
-_ROWS_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +109,7 @@ class CalibrationWalk:
         self._batches = batches
         self._padding = padding
         self._beside = beside
-        self._tensors = _Tensors(ActivationStore(budget))
+        self._tensors = LiveTensors(ActivationStore(budget))
         self._changed: dict[int, _Changed] = {}
         self._restores = restores
         self._last_use = {} if restores else _last_uses(schedule)
@@ -193,7 +189,7 @@ class CalibrationWalk:
                 ]
                 part = self._padding.part(sum(self._sizes[:batch]), self._sizes[batch])
                 missed = self._missed(batch, inlet)
-                for now, dense, masks, own, lost in _parts(
+                for now, dense, masks, own, lost in call_parts(
                     inlet, self._sizes[batch], arguments, beside, explicit, part, missed
                 ):
                     yield self._look(inlet, now, dense if differs else now, masks, own, lost)
@@ -254,7 +250,7 @@ class CalibrationWalk:
                 ]
                 for number in numbers.get(id(call), ()):
                     inlet = inlets[number]
-                    for now, masks, own in _parts(inlet, size, arguments, explicit, part):
+                    for now, masks, own in call_parts(inlet, size, arguments, explicit, part):
                         yield number, self._look(inlet, now, now, masks, own)
                 outputs = run_call(call, *arguments)
                 values.update((id(t), v) for t, v in zip(call.outputs, outputs, strict=True))
@@ -380,40 +376,6 @@ class CalibrationWalk:
             variable.assign(value)
 
 
-class _Tensors:
-    """Values of a graph's tensors by stream and batch, with the masks that Keras hangs on them."""
-
-    def __init__(self, store: ActivationStore) -> None:
-        self.store = store
-        self._keys: dict[int, list[Any]] = {}
-
-    def put(self, stream: Stream, batch: int, tensor: Tensor, value: Any) -> None:
-        key = (stream, batch, id(tensor))
-        self._keep(key, value)
-        mask = backend.get_keras_mask(value)
-        if mask is not None:
-            self._keep((*key, "mask"), mask)
-
-    def get(self, stream: Stream, batch: int, tensor: Tensor) -> Any:
-        key = (stream, batch, id(tensor))
-        value = ops.convert_to_tensor(self.store.get(key), dtype=tensor.dtype)
-        if (*key, "mask") in self.store:
-            backend.set_keras_mask(value, ops.convert_to_tensor(self.store.get((*key, "mask"))))
-        return value
-
-    def has(self, stream: Stream, batch: int, tensor: Tensor) -> bool:
-        return (stream, batch, id(tensor)) in self.store
-
-    def drop(self, identities: Iterable[int]) -> None:
-        for identity in list(identities):
-            for key in self._keys.pop(identity, ()):
-                self.store.drop(key)
-
-    def _keep(self, key: Any, value: Any) -> None:
-        self.store.put(key, np.asarray(value))
-        self._keys.setdefault(key[2], []).append(key)
-
-
 def _variables(call: Call) -> list[Any]:
     operation = call.operation
     if isinstance(operation, Source):
@@ -437,38 +399,3 @@ def _grouped(inlet: Inlet, rows: Array) -> Array:
     if rows.dtype.kind in "biu":
         rows = rows.astype(np.float32)
     return rows[None] if inlet.tap.groups == 1 else rows
-
-
-def _parts(inlet: Inlet, size: int, now: Any, *beside: Any) -> Iterator[tuple[Any, ...]]:
-    """Cut a call's arguments, and what goes with them, into parts whose rows take bounded memory."""
-    values = tree.flatten(now)
-    first = next((leaf for leaf in values if backend.is_tensor(leaf)), None)
-    step = size
-    if first is not None and size > 1 and len(first.shape) > 2:
-        width = max(_width(inlet), int(first.shape[-1]))
-        rows = int(np.prod([int(extent) for extent in first.shape[:-1]]))
-        step = max(1, min(size, size * _ROWS_BYTES // max(4 * rows * width, 1)))
-    if step >= size:
-        yield now, *beside
-        return
-    for start in range(0, size, step):
-        yield tuple(_slice(nest, start, step, size) for nest in (now, *beside))
-
-
-def _width(inlet: Inlet) -> int:
-    shape = [int(extent) for extent in inlet.tap.variable.shape]
-    return int(np.prod(shape[:-1]))
-
-
-def _slice(nest: Any, start: int, step: int, size: int) -> Any:
-    def cut(leaf: Any) -> Any:
-        shape: Any = getattr(leaf, "shape", ())
-        if not len(shape) or shape[0] != size:
-            return leaf
-        piece = leaf[start : start + step]
-        mask = backend.get_keras_mask(leaf) if backend.is_tensor(leaf) else None
-        if mask is not None:
-            backend.set_keras_mask(piece, mask[start : start + step])
-        return piece
-
-    return tree.map_structure(cut, nest)
