@@ -22,7 +22,8 @@ from secateur.arrays import Array
 from secateur.criteria import check_chain, check_finite_weights
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.factors import cholesky, damped, inverse_factor
-from secateur.statistics import DiagonalStatistics, GradientStatistics, InputStatistics
+from secateur.gradient_statistics import GradientStatistics
+from secateur.statistics import DiagonalStatistics, InputStatistics
 
 Statistics: TypeAlias = DiagonalStatistics | InputStatistics | GradientStatistics
 Needs: TypeAlias = Literal["norms", "gram", "gradients"]

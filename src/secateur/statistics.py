@@ -10,22 +10,17 @@ change a bit of the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from secateur._kernels.native.gemm import add_cross, add_gram, mirror_upper
-from secateur.arrays import Array, check_float_array
-from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
+from secateur.arrays import Array
+from secateur.counted_rows import Float64, RowBuffer, checked_rows, whose
+from secateur.errors import InvalidArgumentError
 from secateur.outputs import OutputStatistics
 
-Float32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
-Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 T = TypeVar("T")
-
-# Rows that are multiplied at a time. Fewer would spend the time on adding the products up in
-# float64 (inputs^2 a block), more would not be faster.
-_BLOCK_ROWS = 4096
 
 # Rows of a matrix that outer products are added to at a time: they then stay in the cache.
 _OUTER_ROWS = 64
@@ -72,8 +67,8 @@ class InputStatistics:
         self._scatter: Float64 = np.zeros((inputs, inputs))
         self._mirrored = True
         self._cross_scatter: Float64 = np.zeros((inputs, width))
-        self._rows = _Buffer(inputs)
-        self._dense_rows = _Buffer(width) if width else None
+        self._rows = RowBuffer(inputs)
+        self._dense_rows = RowBuffer(width) if width else None
         self._deferred: list[tuple[float, Float64, Float64]] = []
         self._made: dict[Hashable, Any] = {}
         self._made_at = 0
@@ -154,7 +149,7 @@ class InputStatistics:
         """
         if (dense_rows is not None) != self.has_cross:
             raise InvalidArgumentError(
-                f"The statistics of {_whose(self.name)} were made with cross={self.has_cross}, but "
+                f"The statistics of {whose(self.name)} were made with cross={self.has_cross}, but "
                 f"dense_rows were {'given' if dense_rows is not None else 'not given'}."
             )
         kept = checked_rows(rows, mask, self.inputs, self.name)
@@ -165,7 +160,7 @@ class InputStatistics:
             return
         if np.shape(rows)[:-1] != np.shape(dense_rows)[:-1]:
             raise InvalidArgumentError(
-                f"rows of {_whose(self.name)} have shape {np.shape(rows)}, dense_rows "
+                f"rows of {whose(self.name)} have shape {np.shape(rows)}, dense_rows "
                 f"{np.shape(dense_rows)}; they must be the same positions."
             )
         dense_kept = checked_rows(dense_rows, mask, self.cross_inputs, self.name)
@@ -221,7 +216,7 @@ class InputStatistics:
     def _flush(self, cross: bool = False) -> None:
         if cross and not self.has_cross:
             raise InvalidArgumentError(
-                f"The statistics of {_whose(self.name)} hold no rows of the dense network; make them "
+                f"The statistics of {whose(self.name)} hold no rows of the dense network; make them "
                 "with cross=True."
             )
         self._count_block()
@@ -231,12 +226,12 @@ class InputStatistics:
                 rows.release()
         if not self._count:
             raise InvalidArgumentError(
-                f"No input of {_whose(self.name)} has been counted: update() was not called, or every "
+                f"No input of {whose(self.name)} has been counted: update() was not called, or every "
                 "position was masked."
             )
 
     def _count_full(self) -> None:
-        if self._rows.filled == _BLOCK_ROWS:
+        if self._rows.is_full:
             self._count_block()
 
     def _count_block(self) -> None:
@@ -335,119 +330,6 @@ class DiagonalStatistics:
         self._moments.merge(other._moments)
 
 
-class GradientStatistics:
-    """Mean |g| and mean g^2 of a weight's gradients over batches: for `taylor` and `fisher`.
-
-    Args:
-        shape: Shape of the weight.
-        name: The layer, for messages.
-
-    Example:
-        >>> statistics = GradientStatistics((2,))
-        >>> statistics.update(np.array([1.0, -2.0])); statistics.update(np.array([3.0, 2.0]))
-        >>> statistics.mean_absolute, statistics.mean_square
-        (array([2., 2.]), array([5., 4.]))
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, name: str = "") -> None:
-        self.shape = tuple(shape)
-        self.name = name
-        self.count = 0
-        self._absolute: Float64 = np.zeros(self.shape)
-        self._squares: Float64 = np.zeros(self.shape)
-
-    @property
-    def mean_absolute(self) -> Float64:
-        """Mean |g| over the batches, of the weight's shape, float64."""
-        return self._absolute / self._counted()
-
-    @property
-    def mean_square(self) -> Float64:
-        """Mean g^2 over the batches, of the weight's shape, float64."""
-        return self._squares / self._counted()
-
-    def update(self, gradient: Array) -> None:
-        """Count one batch's (or one sample's) gradient in.
-
-        Raises:
-            ArgumentTypeError: Not a float array.
-            InvalidArgumentError: Not of the weight's shape.
-            NonFiniteError: NaN or Inf; names the layer. The gradient is not counted.
-        """
-        check_float_array(gradient, f"The gradient of {_whose(self.name)}")
-        if gradient.shape != self.shape:
-            raise InvalidArgumentError(
-                f"The gradient of {_whose(self.name)} has shape {gradient.shape}; the weight has "
-                f"{self.shape}."
-            )
-        wide = np.abs(gradient.astype(np.float64))
-        if not np.isfinite(wide).all():
-            raise NonFiniteError(
-                f"The gradient of {_whose(self.name)} holds NaN or infinite values. Check the data, "
-                "the labels and the loss."
-            )
-        self._absolute += wide
-        self._squares += wide * wide
-        self.count += 1
-
-    def merge(self, other: GradientStatistics) -> None:
-        """Count in what another has counted; raises InvalidArgumentError for another shape."""
-        if self.shape != other.shape:
-            raise InvalidArgumentError(
-                f"Cannot merge gradients of shape {other.shape} into those of {self.shape}."
-            )
-        self._absolute += other._absolute
-        self._squares += other._squares
-        self.count += other.count
-
-    def _counted(self) -> int:
-        if not self.count:
-            raise InvalidArgumentError(f"No gradient of {_whose(self.name)} has been counted.")
-        return self.count
-
-
-def checked_rows(rows: Array, mask: Array | None, inputs: int, name: str) -> Float32:
-    """Give the counted rows as a finite C-contiguous (n, inputs) float32 matrix.
-
-    Raises:
-        ArgumentTypeError: Not a float array, or a mask that is not boolean.
-        InvalidArgumentError: A shape that does not fit.
-        NonFiniteError: NaN or Inf among the counted, or too large to be squared in float32.
-    """
-    check_float_array(rows, f"The input of {_whose(name)}")
-    if not rows.ndim or rows.shape[-1] != inputs:
-        raise InvalidArgumentError(
-            f"The input of {_whose(name)} has shape {rows.shape}; expected (..., {inputs})."
-        )
-    flat = rows.reshape(-1, inputs)
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_:
-            raise ArgumentTypeError(
-                f"mask must be boolean (True = counted), got {mask.dtype}; use mask != 0."
-            )
-        if mask.shape != rows.shape[:-1]:
-            raise InvalidArgumentError(
-                f"mask has shape {mask.shape}; the leading axes of the input of {_whose(name)} are "
-                f"{rows.shape[:-1]}."
-            )
-        flat = flat[mask.reshape(-1)]
-    with np.errstate(over="ignore", invalid="ignore"):
-        kept = np.ascontiguousarray(flat, np.float32)
-        run = kept.reshape(-1)
-        # Not `run @ run`: BLAS's threads keep turning for a while, beside those of the products.
-        finite = bool(np.isfinite(np.einsum("i,i->", run, run)))
-    if not finite:
-        bad = np.unique(np.flatnonzero(~(np.abs(kept) < 1e18)) % inputs)
-        raise NonFiniteError(
-            f"The input of {_whose(name)} holds NaN or infinite values, or values too large to be "
-            f"squared, in {len(bad)} of {inputs} inputs ({', '.join(map(str, bad[:5]))}"
-            f"{', ...' if len(bad) > 5 else ''}). Check the calibration data and the weights of the "
-            "layers before it."
-        )
-    return kept
-
-
 def _add_outer(out: Float64, left: Float64, right: Float64, upper: bool = False) -> None:
     """Add left^T right to out, (terms, rows) and (terms, columns): no second matrix of out's size.
 
@@ -457,42 +339,3 @@ def _add_outer(out: Float64, left: Float64, right: Float64, upper: bool = False)
         here = slice(start, start + _OUTER_ROWS)
         first = start if upper else 0
         out[here, first:] += left[:, here].T @ right[:, first:]
-
-
-class _Buffer:
-    """A block of float32 rows that is filled from the stream."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._block: Float32 | None = None
-        self.filled = 0
-
-    def pieces(self, size: int) -> list[tuple[int, int]]:
-        """How `size` new rows are split so that each piece ends where a block is full at the latest."""
-        starts = [0, *range(_BLOCK_ROWS - self.filled, size, _BLOCK_ROWS)] if size else []
-        return list(zip(starts, [*starts[1:], size], strict=True))
-
-    def add(self, rows: Float32) -> None:
-        if self._block is None:
-            self._block = np.empty((_BLOCK_ROWS, self._width), np.float32)
-        self._block[self.filled : self.filled + len(rows)] = rows
-        self.filled += len(rows)
-
-    def release(self) -> None:
-        """Let go of the memory of an empty block until rows come again."""
-        assert not self.filled
-        self._block = None
-
-    def take_centred(self) -> tuple[Float32, Float64, Float64]:
-        """The rows less a float32 shift, their mean, and what of it the shift leaves."""
-        assert self._block is not None
-        rows = self._block[: self.filled]
-        shift = rows.sum(axis=0) / np.float32(self.filled)
-        rows -= shift
-        rest = rows.sum(axis=0).astype(np.float64) / self.filled
-        self.filled = 0
-        return rows, shift.astype(np.float64) + rest, rest
-
-
-def _whose(name: str) -> str:
-    return f"layer {name!r}" if name else "the layer"

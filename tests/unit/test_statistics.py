@@ -4,9 +4,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from secateur import statistics as module
+from secateur import counted_rows
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
-from secateur.statistics import DiagonalStatistics, GradientStatistics, InputStatistics
+from secateur.gradient_statistics import GradientStatistics
+from secateur.statistics import DiagonalStatistics, InputStatistics
 
 
 def rows(count=300, inputs=6, seed=0, offset=0.0):
@@ -26,7 +27,7 @@ def gather(batches, cross=False, **settings):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks from few rows."""
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 64)
+    monkeypatch.setattr(counted_rows, "_BLOCK_ROWS", 64)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -11,9 +11,9 @@ from keras import ops, tree
 from keras.src.utils.module_utils import tensorflow
 
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedModelError
+from secateur.gradient_statistics import GradientStatistics
 from secateur.keras.data import as_source, calibration_data, input_signature
 from secateur.keras.tensors import WeightTensor
-from secateur.statistics import GradientStatistics
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from secateur.arrays import Array
+from secateur.counted_rows import checked_rows
 from secateur.errors import InvalidArgumentError
-from secateur.statistics import checked_rows
 
 Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
