@@ -31,7 +31,7 @@ def test_the_front_holds_what_nothing_beats():
 def test_a_history_survives_json():
     history = History("accuracy", "max", "bytes", (step(0, 0.9, 100.0),))
     assert History.from_dict(history.to_dict()) == history
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match="history"):
         History.from_dict({"steps": [{}]})
 
 
@@ -171,5 +171,5 @@ def test_the_best_epoch_is_kept():
     "options", [{"epochs": 0}, {"batch_size": -1}, {"ramp": 1.0}, {"learning_rate": 0}]
 )
 def test_senseless_settings_are_refused(options):
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         FineTuning(**options)

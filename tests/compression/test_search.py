@@ -64,19 +64,20 @@ def test_folds_are_stratified_grouped_or_as_given():
     assert len(make_folds((x, y), GroupKFold(2), groups)) == 2
     (own,) = make_folds((x, y), [([0, 1], [2])])
     assert own.held_out.tolist() == [2]
-    for bad in (1, 1.5, [([0], [])]):
-        with pytest.raises(InvalidArgumentError):
+    senseless = {1: "At least 2 folds", 1.5: "between 0 and 1", (((0,), ()),): "holds no samples"}
+    for bad, message in senseless.items():
+        with pytest.raises(InvalidArgumentError, match=message):
             make_folds((x, y), bad)
-    with pytest.raises(ArgumentTypeError):
+    with pytest.raises(ArgumentTypeError, match="splitter must be"):
         make_folds((x, y), None)
 
 
 def test_spaces_are_expanded():
     assert expand({"a": [1, 2], "b": 3}) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
     assert expand([{"sparsity": {"dense": 0.5}}]) == [{"sparsity": {"dense": 0.5}}]
-    with pytest.raises(ArgumentTypeError):
+    with pytest.raises(ArgumentTypeError, match="space"):
         expand(0.5)
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match="space"):
         expand([])
 
 
@@ -95,7 +96,7 @@ def test_bisection_finds_the_largest_that_holds(bearable):
     points = bisection(table, "s", 0.3, 0.99, {}, 2, None, lambda m: m > 0.5, 0.01)
     held = [p.options["s"] for p in points if p.mean > 0.5]
     assert bearable - 0.01 <= max(held) <= bearable
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match="low"):
         bisection(table, "s", 0.9, 0.3, {}, 2, None, bool, 0.01)
 
 

@@ -283,7 +283,7 @@ def test_nan_activations_name_the_layer():
 
 
 def test_data_of_another_shape_is_refused():
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match=r"\(.*9\)"):
         cutting.cut(mlp(), data(40, 9), ratio=0.5)
 
 

@@ -278,19 +278,19 @@ def test_a_broken_model_is_named():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        lambda: sc.Tokens(side="top"),
-        lambda: sc.Tokens(lengths=(3, 2)),
-        lambda: sc.Tokens(padding=None, lengths=(1, 2)),
-        lambda: sc.Terms(balance=-1),
-        lambda: sc.Generation(steps=-1),
-        lambda: sc.Generation(token_rate=0),
-        lambda: sc.Generation(token_share=0),
+        (lambda: sc.Tokens(side="top"), "side must"),
+        (lambda: sc.Tokens(lengths=(3, 2)), "lengths must"),
+        (lambda: sc.Tokens(padding=None, lengths=(1, 2)), "padding is None"),
+        (lambda: sc.Terms(balance=-1), "balance must"),
+        (lambda: sc.Generation(steps=-1), "steps must"),
+        (lambda: sc.Generation(token_rate=0), "token_rate must"),
+        (lambda: sc.Generation(token_share=0), "token_share must"),
     ],
 )
-def test_settings_are_checked(make):
-    with pytest.raises(InvalidArgumentError):
+def test_settings_are_checked(make, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         make()
 
 

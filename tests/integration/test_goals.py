@@ -92,16 +92,16 @@ def test_latency_measures_both_in_turn():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        lambda: Size(),
-        lambda: Size(ratio=2, value=3),
-        lambda: Size(ratio=0.5),
-        lambda: Macs(value=-1),
-        lambda: Sparsity(0),
-        lambda: Sparsity(1.0),
+        (lambda: Size(), "either ratio= or value="),
+        (lambda: Size(ratio=2, value=3), "either ratio= or value="),
+        (lambda: Size(ratio=0.5), "ratio says"),
+        (lambda: Macs(value=-1), "value must be"),
+        (lambda: Sparsity(0), "zeros must lie"),
+        (lambda: Sparsity(1.0), "zeros must lie"),
     ],
 )
-def test_senseless_goals_are_refused(make):
-    with pytest.raises(InvalidArgumentError):
+def test_senseless_goals_are_refused(make, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         make()

@@ -112,7 +112,7 @@ def test_what_cannot_be_pruned_says_why() -> None:
 
 @pytest.mark.parametrize("selector", [3, [3], 2.5, [None]])
 def test_other_things_are_no_selectors(found: FoundTensors, selector: Any) -> None:
-    with pytest.raises(ArgumentTypeError):
+    with pytest.raises(ArgumentTypeError, match=r"Expected (a )?layer name"):
         names(found, selector)
 
 

@@ -229,5 +229,5 @@ class TestPlan:
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', "null"])
     def test_bad_json(self, text):
-        with pytest.raises(InvalidArgumentError):
+        with pytest.raises(InvalidArgumentError, match=r"Not a pruning plan|has format 99"):
             PrunePlan.from_json(text)

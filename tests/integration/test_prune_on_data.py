@@ -327,7 +327,7 @@ class TestErrors:
 
     @pytest.mark.filterwarnings("default::secateur.errors.CalibrationWarning")
     def test_thin_data_warns(self):
-        with pytest.warns(CalibrationWarning):
+        with pytest.warns(CalibrationWarning, match="8"):
             sc.prune(mlp(), sparsity=0.5, data=correlated(8))
 
     @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_told():
     ):
         pass
     for options in ({"weight": 1.1}, {"temperature": 0}, {"outputs": "odd"}):
-        with pytest.raises(InvalidArgumentError):
+        with pytest.raises(InvalidArgumentError, match=next(iter(options))):
             Distillation(**options)
 
 

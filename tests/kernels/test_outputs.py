@@ -104,9 +104,9 @@ def test_no_activation_hides_what_is_not_finite(activation, value, rows):
 
 
 def test_exponential_overflow_is_found():
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="unit"):
         OutputStatistics(1).update(np.full((2, 1), 90, np.float32), activation="exponential")
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="unit"):
         OutputStatistics(1).update(np.full((2, 1), 710.0), activation="exponential")
 
 

@@ -118,18 +118,18 @@ def test_by_loss_of_large_layers_is_near_the_best():
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "message"),
     [
-        lambda: uniform({}, 0.5),
-        lambda: uniform({"a": 3}, 1.5),
-        lambda: uniform({"a": 3}, float("nan")),
-        lambda: owl(arrays(), 0.5, spread=-1),
-        lambda: by_loss({"a": 10}, {}, 0.5),
-        lambda: by_loss({"a": 10}, {"a": {0.4: 1.0}}, 0.5),
-        lambda: by_loss({"a": 10}, {"a": {0.9: np.nan}}, 0.5),
-        lambda: by_loss({"a": 10}, {"a": {1.9: 1.0}}, 0.5),
+        (lambda: uniform({}, 0.5), "no layers"),
+        (lambda: uniform({"a": 3}, 1.5), "got 1.5"),
+        (lambda: uniform({"a": 3}, float("nan")), "got nan"),
+        (lambda: owl(arrays(), 0.5, spread=-1), "spread >= 0"),
+        (lambda: by_loss({"a": 10}, {}, 0.5), "no losses for layer 'a'"),
+        (lambda: by_loss({"a": 10}, {"a": {0.4: 1.0}}, 0.5), "at most 4 zeros, but 5"),
+        (lambda: by_loss({"a": 10}, {"a": {0.9: np.nan}}, 0.5), "must be finite"),
+        (lambda: by_loss({"a": 10}, {"a": {1.9: 1.0}}, 0.5), "from 0 to 1"),
     ],
 )
-def test_what_cannot_be(call):
-    with pytest.raises(InvalidArgumentError):
+def test_what_cannot_be(call, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         call()

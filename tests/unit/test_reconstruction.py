@@ -359,33 +359,39 @@ def test_a_failed_factorisation_names_the_remedy():
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "message"),
     [
-        lambda: make(damping=0),
-        lambda: make(damping=np.nan),
-        lambda: make(outputs=3, asymmetric=True),
-        lambda: make(output_weights=np.zeros(10)),
-        lambda: make(output_weights=np.ones(9)),
-        lambda: LayerProblem(np.ones((3, 5), np.float32), gather(inputs())),
-        lambda: solve(make(), LayerTarget(sparsity=0.5), "magic"),
-        lambda: solve(make(), LayerTarget(count=161)),
-        lambda: solve(make(), LayerTarget(mask=np.ones((2, 2), bool))),
-        lambda: solve(make(), LayerTarget("block:2x2", count=1), "swap"),
-        lambda: solve(make(), LayerTarget(mask=np.ones((10, 16), bool)), "swap"),
-        lambda: LayerTarget(),
-        lambda: LayerTarget("2:4", sparsity=0.5),
-        lambda: LayerTarget(sparsity=0.5, count=3),
-        lambda: LayerTarget(sparsity=0.5, scope="global"),
-        lambda: LayerTarget(sparsity=0.5, mask=np.ones((2, 2), bool)),
-        lambda: Refit("lu"),
-        lambda: ADMM(growth=1.0),
-        lambda: ADMM(max_iterations=0),
-        lambda: SparseGPT(0),
-        lambda: Swap(rounds=0),
+        (lambda: make(damping=0), "damping must be"),
+        (lambda: make(damping=np.nan), "damping must be"),
+        (lambda: make(outputs=3, asymmetric=True), "companion rows"),
+        (lambda: make(output_weights=np.zeros(10)), "output_weights must be"),
+        (lambda: make(output_weights=np.ones(9)), "output_weights must be"),
+        (
+            lambda: LayerProblem(np.ones((3, 5), np.float32), gather(inputs())),
+            r"expected \(out, 16\)",
+        ),
+        (lambda: solve(make(), LayerTarget(sparsity=0.5), "magic"), "Unknown method 'magic'"),
+        (lambda: solve(make(), LayerTarget(count=161)), "more than the 160"),
+        (lambda: solve(make(), LayerTarget(mask=np.ones((2, 2), bool))), "mask has shape"),
+        (lambda: solve(make(), LayerTarget("block:2x2", count=1), "swap"), "Swaps exchange"),
+        (
+            lambda: solve(make(), LayerTarget(mask=np.ones((10, 16), bool)), "swap"),
+            "Swaps exchange",
+        ),
+        (lambda: LayerTarget(), "got none of them"),
+        (lambda: LayerTarget("2:4", sparsity=0.5), "is itself the target"),
+        (lambda: LayerTarget(sparsity=0.5, count=3), "Give exactly one"),
+        (lambda: LayerTarget(sparsity=0.5, scope="global"), "scope must be"),
+        (lambda: LayerTarget(sparsity=0.5, mask=np.ones((2, 2), bool)), "mask is itself"),
+        (lambda: Refit("lu"), "system must be"),
+        (lambda: ADMM(growth=1.0), "growth > 1"),
+        (lambda: ADMM(max_iterations=0), "at least one iteration"),
+        (lambda: SparseGPT(0), "block must be"),
+        (lambda: Swap(rounds=0), "rounds must be"),
     ],
 )
-def test_what_cannot_be(call):
-    with pytest.raises(InvalidArgumentError):
+def test_what_cannot_be(call, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         call()
 
 

@@ -29,15 +29,15 @@ def test_cubic_is_zhu_and_guptas_formula():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        lambda: Linear(1.5, 10),
-        lambda: Linear(0.5, 10, initial=0.6),
-        lambda: Linear(0.5, 10, begin=11),
-        lambda: Constant(-0.1),
-        lambda: Constant(0.1, begin=-1),
+        (lambda: Linear(1.5, 10), "final is a fraction"),
+        (lambda: Linear(0.5, 10, initial=0.6), "initial=0.6 must not"),
+        (lambda: Linear(0.5, 10, begin=11), "lies before begin=11"),
+        (lambda: Constant(-0.1), "final is a fraction"),
+        (lambda: Constant(0.1, begin=-1), "begin must be"),
     ],
 )
-def test_senseless_schedules_are_refused(make):
-    with pytest.raises(InvalidArgumentError):
+def test_senseless_schedules_are_refused(make, message):
+    with pytest.raises(InvalidArgumentError, match=message):
         make()
