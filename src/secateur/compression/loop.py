@@ -123,6 +123,25 @@ def _prepare(
     tuning: FineTuning | None,
     seed: int,
 ) -> _Run:
+    method = _checked_method(model, target, max_drop, method)
+    train, validation = as_data(train, "train"), as_data(validation, "validation")
+    warn_of_overlap(train, validation)
+    check_data(model, validation, "validation")
+    name = metric or _first_metric(model, validation)
+    check_data(model, train, "train")
+    quality = Quality(validation, name, mode or mode_of(name))
+    embeddings = not isinstance(target, Sparsity)
+    # A subclassed model does not say what comes out of it; its copy is functional, and does.
+    original = model if getattr(model, "outputs", None) else clone_model(model)
+    setting = Setting(
+        original, train, _inputs(train), quality, tuning or FineTuning(), seed, embeddings
+    )
+    methods = ("cut", "prune") if method == "both" else (method,)
+    return _Run(setting, target, max_drop, methods)
+
+
+def _checked_method(model: Any, target: Goal, max_drop: float, method: str | None) -> str:
+    """The method, chosen where none was; what cannot be is refused before any data is read."""
     if not isinstance(model, keras.Model):
         raise ArgumentTypeError(f"compress needs a keras.Model, got {type(model).__name__}.")
     if not isinstance(target, Goal):
@@ -143,20 +162,7 @@ def _prepare(
         raise InvalidArgumentError(
             "Zeros make no call of plain Keras faster: a Latency goal needs method='cut'."
         )
-    train, validation = as_data(train, "train"), as_data(validation, "validation")
-    warn_of_overlap(train, validation)
-    check_data(model, validation, "validation")
-    name = metric or _first_metric(model, validation)
-    check_data(model, train, "train")
-    quality = Quality(validation, name, mode or mode_of(name))
-    embeddings = not isinstance(target, Sparsity)
-    # A subclassed model does not say what comes out of it; its copy is functional, and does.
-    original = model if getattr(model, "outputs", None) else clone_model(model)
-    setting = Setting(
-        original, train, _inputs(train), quality, tuning or FineTuning(), seed, embeddings
-    )
-    methods = ("cut", "prune") if method == "both" else (method,)
-    return _Run(setting, target, max_drop, methods)
+    return method
 
 
 def _first_metric(model: Any, validation: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,10 +128,7 @@ def _recur(
 
         def run() -> None:
             for index, array in enumerate(states):
-                if first:
-                    np.copyto(array, first[index])
-                else:
-                    array.fill(0)
+                np.copyto(array, first[index] if first else 0)
             order = range(steps - 1, -1, -1) if backwards else range(steps)
             for number, time in enumerate(order):
                 if known is not None:
@@ -141,14 +138,19 @@ def _recur(
                 np.copyto(out[number], states[0])
                 if known is not None:
                     gone = ~known[:, time]
-                    for old, array in zip(before, states, strict=False):
-                        array[gone] = old[gone]
+                    _take_back(gone, states, before)
                     out[number][gone] = 0 if zero or number == 0 else out[number - 1][gone]
 
         return run
 
     builder.emit(make, [outputs, *state, *work], reads)
     return outputs, state
+
+
+def _take_back(gone: Array, states: Sequence[Array], before: Sequence[Array]) -> None:
+    """Give samples whose step was padding the states that they had; an LSTM has two, others one."""
+    for old, array in zip(before, states, strict=False):
+        array[gone] = old[gone]
 
 
 def _split(array: Array, count: int) -> Array:
