@@ -146,6 +146,18 @@ def split_keep(keep: Mapping[str, int] | None) -> tuple[dict[str, int], dict[str
     return ours, given
 
 
+def only_bypasses(granularity: Collection[str] | None, keep: Mapping[str, int] | None) -> bool:
+    """Whether a user names branches, layers or blocks, and no units, as what may go.
+
+    Example:
+        >>> only_bypasses(("block",), None), only_bypasses(None, {"branches": 4, "dense": 8})
+        (True, False)
+    """
+    counts, unit_counts = split_keep(keep)
+    kinds = set(counts if granularity is None else granularity)
+    return bool(kinds) and not unit_counts and kinds <= set(BYPASS_KINDS)
+
+
 def bypass_kinds(
     granularity: Collection[str] | None,
     absolute: bool,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from secateur.errors import ArgumentTypeError, InvalidArgumentError
+from secateur.arguments import check_damping, check_switch
+from secateur.errors import InvalidArgumentError
 from secateur.outputs import MEASURES
 from secateur.unit_criteria import UNIT_CRITERIA, UnitCriterion, UnitOBS
 from secateur.unit_scores import WEIGHT_MEASURES
@@ -49,16 +47,16 @@ class Compensation:
                 out of range; folding or repair that is impossible.
         """
         for name, switch in (("fold", fold), ("repair", repair)):
-            if switch is not None and not isinstance(switch, (bool, np.bool_)):
-                raise ArgumentTypeError(f"{name} must be True or False, got {switch!r}.")
+            if switch is not None:
+                check_switch(name, switch)
         measure = measure or ("obs" if repair else "mean" if has_data else "path")
         if repair and not has_data:
             raise InvalidArgumentError(
                 "repair=True takes data: layers are refit on it. Pass data=."
             )
         _check_measure(measure, has_data)
-        if damping is not None and not 0 < damping < math.inf:
-            raise InvalidArgumentError(f"damping must be a positive number, got {damping!r}.")
+        if damping is not None:
+            check_damping(damping)
         if fold and not has_data:
             raise InvalidArgumentError(
                 "fold=True takes data: the means of removed units are measured on it. Pass data=."

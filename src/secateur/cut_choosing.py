@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from secateur.arguments import as_names
 from secateur.bypass_plan import BYPASS_KINDS, matches
 from secateur.cut_plan import GroupCut
 from secateur.errors import ArgumentTypeError, InvalidArgumentError
@@ -108,8 +109,9 @@ class Choice:
             raise InvalidArgumentError(
                 f"align must be an integer of at least 1 or 'auto', got {self.align!r}."
             )
-        if isinstance(self.granularity, str):
-            object.__setattr__(self, "granularity", (self.granularity,))
+        for name, none in (("granularity", None), ("include", None), ("exclude", ())):
+            given = getattr(self, name)
+            object.__setattr__(self, name, none if given is None else as_names(name, given))
         known = (*KINDS, *BYPASS_KINDS)
         unknown = set(self.granularity or ()) - set(known)
         if unknown:

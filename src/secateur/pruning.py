@@ -33,6 +33,7 @@ from secateur.selection import (
     View,
     block_ranked,
     check_finite,
+    check_norm,
     fill_masks,
     fill_row_masks,
     find_cut,
@@ -73,6 +74,10 @@ class Request:
     criterion: Criterion = field(default_factory=Magnitude)
     pattern: Pattern = field(default_factory=lambda: parse_pattern("unstructured"))
     norm: Norm = "l2"
+
+    def __post_init__(self) -> None:
+        """Check the norm."""
+        check_norm(self.norm)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from secateur.arguments import check_damping, check_switch
 from secateur.arrays import Array
 from secateur.criteria import CRITERIA, Criterion, Magnitude, get_criterion
 from secateur.data_criteria import (
@@ -44,6 +45,19 @@ class Method:
     asymmetric: bool | None = None
     refit_bias: bool | None = None
     refit_norms: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no later step looks at before it is used.
+
+        Raises:
+            ArgumentTypeError: A switch that is not True or False, a damping that is no number.
+            InvalidArgumentError: A damping that is not positive and finite.
+        """
+        for name in ("asymmetric", "refit_bias", "refit_norms"):
+            if getattr(self, name) is not None:
+                check_switch(name, getattr(self, name))
+        if self.damping is not None:
+            check_damping(self.damping)
 
 
 def make_recipe(method: Method) -> tuple[Recipe, Criterion | DataCriterion | None]:

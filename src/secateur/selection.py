@@ -158,10 +158,19 @@ def cut_masks(
     return select_kernels.apply_cut(arrays, cut, ranked.order, masks=list(masks))
 
 
-def block_ranked(views: Mapping[str, Array], pattern: Block, norm: Norm) -> Ranked:
-    """Score every block of (out, in) matrices by its l1 or l2 norm."""
+def check_norm(norm: object) -> None:
+    """Refuse a norm of blocks that there is not, also where there are no blocks.
+
+    Raises:
+        InvalidArgumentError: Neither "l1" nor "l2".
+    """
     if norm not in ("l1", "l2"):
         raise InvalidArgumentError(f"norm must be 'l1' or 'l2', got {norm!r}.")
+
+
+def block_ranked(views: Mapping[str, Array], pattern: Block, norm: Norm) -> Ranked:
+    """Score every block of (out, in) matrices by its l1 or l2 norm."""
+    check_norm(norm)
     scores = {}
     for name, view in views.items():
         with _naming({name: view}):

@@ -342,3 +342,15 @@ def test_means_fold_and_layers_are_repaired_also_where_branches_are_bypassed():
     assert {"out0/kernel", "out2/kernel"} == set(repaired.repair.layers)
     assert repaired.proof.difference <= 1e-4
     assert error(repaired.model, model, x) < error(folded.model, model, x)
+
+
+@pytest.mark.parametrize(
+    "named", [{"granularity": "branch", "ratio": 0.4}, {"keep": {"branches": 2}}]
+)
+def test_branches_alone_go_by_what_they_put_out_also_with_repair(named):
+    model, x = residual_net(lambda y: layers.LayerNormalization()(y)), data(200, 5, 8)
+    model.get_layer("out1").set_weights([w * 1e-4 for w in model.get_layer("out1").get_weights()])
+    plan = sc.plan_cut(model, x, repair=True, **named)
+    assert plan.measure == "mean"
+    assert [one.name for one in plan.bypasses if one.removed] == ["branch:in1"]
+    assert error(plan.apply().model, model, x) < 1e-4

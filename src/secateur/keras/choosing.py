@@ -81,7 +81,10 @@ def choose(model: Model, selection: Selection, pattern: Pattern, sparsity: Any =
     names = {tensor.name for tensor in fit}
     left = tuple(Left(name, why) for name, why in found.left if name not in names) + unfit
     if not fit:
-        why = "; ".join(f"{entry.name}: {entry.reason}" for entry in left) or "it has no weights"
+        unnamed = (
+            "include, exclude and sparsity leave none" if found.tensors else "it has no weights"
+        )
+        why = "; ".join(f"{entry.name}: {entry.reason}" for entry in left) or unnamed
         raise InvalidArgumentError(f"There is nothing to prune in model {model.name!r}: {why}.")
     return Chosen(found, fit, left)
 

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from keras import tree
 
+from secateur.arguments import check_callable, check_switch
 from secateur.bypass_plan import (
     PLURALS,
     Bypass,
     BypassTarget,
     bypass_kinds,
     choose_bypasses,
+    only_bypasses,
     split_keep,
 )
 from secateur.compensation import Compensation
@@ -103,7 +105,7 @@ def plan_cut(
     align: int | str | AutoAlign = 8,
     granularity: Collection[str] | None = None,
     include: Collection[str] | None = None,
-    exclude: Collection[str] = (),
+    exclude: Collection[str] | None = (),
     mask: Any = None,
     batch_size: int = 32,
     max_samples: int | None = None,
@@ -131,7 +133,7 @@ def plan_cut(
             that read a unit lose by it: "wanda_sp", "flap" or "obs", see `secateur.unit_criteria`.
             Default with `repair`: "obs" or "std", for each kind of unit that by which the outputs of
             the model lose less, tried on a part of the data and judged on another (with a `threshold`
-            "obs"). Without data "path" (default), "incoming", "outgoing" norms of
+            "obs"; only branches, layers or blocks "mean"). Without data "path" (default), "incoming", "outgoing" norms of
             the weights.
         fold: Whether the means of removed units are folded into the next biases; by default they
             are if there is data.
@@ -176,6 +178,9 @@ def plan_cut(
         8
     """
     _check_model(model)
+    for name, switch in (("relative", relative), ("proof", proof)):
+        check_switch(name, switch)
+    check_callable("progress", progress, "progress(step, total)")
     check_keep(keep)
     if mask is not None and data is None:
         raise InvalidArgumentError(
@@ -184,7 +189,10 @@ def plan_cut(
     _, unit_counts = split_keep(keep)
     target = CutTarget(threshold, ratio, unit_counts if keep is not None else None, relative, scope)
     auto = AutoAlign.of(align)
-    choice = Choice(1 if auto is not None else cast(int, align), granularity, include, exclude)
+    width = 1 if auto is not None else cast(int, align)
+    choice = Choice(width, granularity, include, () if exclude is None else exclude)
+    if measure is None and data is not None and only_bypasses(choice.granularity, keep):
+        measure = "mean"  # what is by default with repair judges units alone
     asked = measure
     way = Compensation.of(measure, fold, repair, damping, data is not None)
     measure = way.measure
@@ -251,7 +259,6 @@ def _bypass_target(
     counts, unit_counts = split_keep(keep)
     absolute = target.threshold is not None and not target.relative and on_data
     named = bypass_kinds(choice.granularity, absolute, counts, measure)
-    excluded = (choice.exclude,) if isinstance(choice.exclude, str) else tuple(choice.exclude)
     return BypassTarget(
         kinds=named,
         threshold=target.threshold,
@@ -259,7 +266,7 @@ def _bypass_target(
         ratio=target.ratio,
         keep=counts if keep is not None else None,
         include=choice.include,
-        exclude=excluded,
+        exclude=choice.exclude,
         counted=tuple(unit_counts),
         asked=choice.granularity is not None or bool(counts),
     )

@@ -36,7 +36,7 @@ from secateur.pruning import Progress, array_targets
 from secateur.recipes import FromData, Method, make_recipe, refits_norms
 from secateur.reconstruction import SparseGPT
 from secateur.report import Left, PruneReport
-from secateur.selection import Norm
+from secateur.selection import Norm, check_norm
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -56,6 +56,10 @@ class OnData:
     method: Method
     allocation: str | None
     calibration: Calibration
+
+    def __post_init__(self) -> None:
+        """Check the norm, which is looked at only where there are blocks."""
+        check_norm(self.norm)
 
     def decide(self, model: Model) -> tuple[DataPrunePlan, tuple[Left, ...]]:
         """How much of each weight of a model goes."""

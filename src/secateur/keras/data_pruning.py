@@ -10,6 +10,7 @@ import numpy as np
 
 from secateur._kernels.native import select as select_kernels
 from secateur.activation_store import GIGABYTE
+from secateur.arguments import check_bytes
 from secateur.arrays import Array
 from secateur.data_plan import DataPrunePlan, Share
 from secateur.errors import InvalidArgumentError
@@ -61,6 +62,14 @@ class Calibration:
     batch_size: int = 32
     max_samples: int | None = None
     memory: int = GIGABYTE
+
+    def __post_init__(self) -> None:
+        """Check the memory, which is looked at only when the walk begins.
+
+        Raises:
+            ArgumentTypeError, InvalidArgumentError: It is no number of bytes.
+        """
+        check_bytes("memory", self.memory)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from secateur.activation_store import GIGABYTE
+from secateur.arguments import check_callable, check_switch
 from secateur.criteria import Criterion
 from secateur.data_criteria import DataCriterion
 from secateur.data_plan import DataPrunePlan
@@ -194,6 +195,8 @@ def prune(
         >>> result.report["out/kernel"].num_zeros
         24
     """
+    check_switch("inplace", inplace)
+    check_callable("progress", progress, "progress(name)")
     how, selection = How(sparsity, threshold, count, scope), Selection(include, exclude)
     method = Method(criterion, reconstruction, damping, asymmetric, refit_bias, refit_norms)
     calibration = Calibration(data, mask, batch_size, max_samples, memory)
