@@ -7,7 +7,7 @@ from keras import layers
 from tests.integration.keras_models import floats
 
 import secateur as sc
-from secateur.errors import InvalidArgumentError
+from secateur.errors import ArgumentTypeError, InvalidArgumentError
 from secateur.keras.gradients import gradient_statistics
 from secateur.keras.tensors import find_tensors
 
@@ -142,3 +142,46 @@ def test_path_scores_see_data_over_the_chain(model):
     first, second = kernels(model)
     scores = np.abs(first) * np.sqrt((X**2).mean(0))[:, None] * np.linalg.norm(second, axis=1)
     np.testing.assert_array_equal(result.masks["a/kernel"].T, lowest_go(scores.T, 0.5))
+
+
+def test_a_generator_of_labelled_batches_is_read_once_for_scores_and_inputs(model):
+    parts = [(X[k : k + 20], Y[k : k + 20]) for k in range(0, 50, 20)]
+    one = sc.prune(model, sparsity=0.5, data=iter(parts), criterion="fisher")
+    two = sc.prune(model, sparsity=0.5, data=(X, Y), criterion="fisher")
+    for name, mask in one.masks.items():
+        np.testing.assert_array_equal(mask, two.masks[name])
+
+
+def test_a_plan_made_on_a_generator_can_be_applied(model):
+    parts = [X[:20], X[20:40], X[40:]]
+    one = sc.plan_prune(model, sparsity=0.5, data=iter(parts)).apply()
+    two = sc.prune(model, sparsity=0.5, data=X)
+    for name, mask in one.masks.items():
+        np.testing.assert_array_equal(mask, two.masks[name])
+
+
+@pytest.mark.filterwarnings("error::secateur.errors.CalibrationWarning")
+def test_batches_of_a_stream_are_no_samples_by_themselves(model):
+    parts = [(X[k : k + 10], Y[k : k + 10]) for k in range(0, 50, 10)]
+    sc.prune(model, sparsity=0.5, data=iter(parts), criterion="taylor")
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "match"),
+    [
+        (Y[:, :2], InvalidArgumentError, r"labels float32 \(1, 2\)"),
+        (["a"] * 50, ArgumentTypeError, "arrays of numbers"),
+        (list(range(50)), ArgumentTypeError, "arrays of numbers"),
+        (np.array(["a"] * 50), ArgumentTypeError, "arrays of numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_the_loss(model, labels, error, match):
+    with pytest.raises(error, match=match):
+        sc.prune(model, sparsity=0.5, data=(X, labels), criterion="fisher")
+
+
+def test_a_class_that_there_is_not_is_said_without_a_call_stack(model):
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(InvalidArgumentError, match="label value of 7") as caught:
+        sc.prune(model, sparsity=0.5, data=(X, np.full(50, 7)), criterion="taylor")
+    assert len(str(caught.value)) < 300

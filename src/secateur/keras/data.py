@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from secateur.calibration import BatchSource, CalibrationData
+from secateur.calibration import GENERATOR_SAMPLES, BatchSource, CalibrationData
 from secateur.errors import ArgumentTypeError, UnsupportedModelError
 from secateur.keras.flatten import Graph
 from secateur.signature import InputSignature, InputSpec
@@ -137,6 +137,36 @@ def first_batch(data: object) -> Any:
     else:
         first = next(iter(data))
     return first[0] if isinstance(first, tuple) else first
+
+
+def kept_stream(data: object, max_samples: int | None = None) -> object:
+    """Data that can be read by more than one, labels and all: what a generator yields is kept.
+
+    Args:
+        data: Of any kind; nothing but a generator is changed. It is read when it is first asked for.
+        max_samples: Keep the batches that hold the first so many samples; None for 4096.
+    """
+    if not isinstance(data, Iterator):
+        return data
+    limit = GENERATOR_SAMPLES if max_samples is None else max_samples
+    kept: list[Any] = []
+
+    def read() -> list[Any]:
+        seen = 0
+        for element in () if kept else data:
+            kept.append(element)
+            # One batch more than is wanted tells that the generator was not read to its end.
+            if seen >= limit:
+                break
+            seen += _num_rows(element)
+        return kept
+
+    return BatchSource("The generator", read, repeatable=False)
+
+
+def _num_rows(element: object) -> int:
+    shape = getattr(next(iter(tree.flatten(element)), None), "shape", ())
+    return int(shape[0]) if shape else 0
 
 
 def as_source(data: object) -> object:

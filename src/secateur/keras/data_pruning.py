@@ -16,7 +16,7 @@ from secateur.data_plan import DataPrunePlan, Share
 from secateur.errors import InvalidArgumentError
 from secateur.keras.calibrating import CalibrationWalk
 from secateur.keras.choosing import Chosen
-from secateur.keras.data import calibration_data, first_batch, graph_signature
+from secateur.keras.data import calibration_data, first_batch, graph_signature, kept_stream
 from secateur.keras.flatten import Graph
 from secateur.keras.gathering import Gatherer, Make, makes_up
 from secateur.keras.keeping import hold_masks
@@ -64,12 +64,14 @@ class Calibration:
     memory: int = GIGABYTE
 
     def __post_init__(self) -> None:
-        """Check the memory, which is looked at only when the walk begins.
+        """Check the memory, which is looked at only when the walk begins; keep what a generator yields.
 
         Raises:
             ArgumentTypeError, InvalidArgumentError: It is no number of bytes.
         """
         check_bytes("memory", self.memory)
+        # Labels, a plan and its making each read the data anew, which a generator does not bear.
+        object.__setattr__(self, "data", kept_stream(self.data, self.max_samples))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -10,10 +10,12 @@ import numpy as np
 from keras import ops, tree
 from keras.src.utils.module_utils import tensorflow
 
+from secateur.calibration import BatchSource
 from secateur.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedModelError
 from secateur.gradient_statistics import GradientStatistics
 from secateur.keras.data import as_source, calibration_data, input_signature
 from secateur.keras.tensors import WeightTensor
+from secateur.signature import describe
 
 if TYPE_CHECKING:
     from secateur.keras.protocols import Model
@@ -61,10 +63,25 @@ def gradient_statistics(
     variables = [tensor.variable for tensor in tensors]
     gradients = _gradient_function(model, variables)
     for inputs, labels, weights in labelled_samples(model, data, batch_size, max_samples):
-        for tensor, gradient in zip(tensors, gradients(inputs, labels, weights), strict=True):
+        try:
+            slopes = gradients(inputs, labels, weights)
+        except (ValueError, tensorflow.errors.InvalidArgumentError) as error:
+            raise _misfit(model, labels, error) from error
+        for tensor, gradient in zip(tensors, slopes, strict=True):
             array = np.asarray(ops.convert_to_numpy(gradient), np.float32)
             found[tensor.name].update(np.ascontiguousarray(tensor.to_matrix(array)))
     return found
+
+
+def _misfit(model: Any, labels: Any, error: Exception) -> InvalidArgumentError:
+    """Labels that the loss cannot be computed of: what Keras says of it, without its call stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TensorFlow says what is wrong last, before the names of the nodes of its graph.
+    said = [line for line in lines if not line.startswith(("[[", "File ", "Detected at"))][-1]
+    return InvalidArgumentError(
+        f"The loss of model {model.name!r} cannot be computed of a sample with labels "
+        f"{describe(labels)}: {said} Pass labels as for model.fit."
+    )
 
 
 def _check_loss(model: Any) -> None:
@@ -134,20 +151,29 @@ def _labelled_batches(signature: Any, data: Any, batch_size: int) -> Iterator[tu
     batches = source.open() if hasattr(source, "open") else source
     if not hasattr(batches, "__iter__"):
         raise ArgumentTypeError(f"Data of type {type(data).__name__} cannot be read; {_LABELS}.")
-    for element in batches:
-        if not isinstance(element, (tuple, list)):
-            raise InvalidArgumentError(f"A batch without labels came; {_LABELS}.")
-        yield from _cut(signature, tuple(element), len(tree.flatten(element)[0]))
+    yield from _from_stream(signature, batches)
+
+
+def _from_stream(signature: Any, stream: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    labels: list[tuple[Any, ...]] = []
+
+    def inputs() -> Iterator[tuple[Any]]:
+        for element in stream:
+            if not isinstance(element, (tuple, list)):
+                raise InvalidArgumentError(f"A batch without labels came; {_LABELS}.")
+            labels[:] = [_checked_labels(tuple(element))]
+            yield (element[0],)
+
+    # One reading for the whole stream, so that not each batch by itself is said to be few samples.
+    for batch in calibration_data(signature, BatchSource("The data", inputs)):
+        yield (batch, *labels[0])
 
 
 def _cut(signature: Any, element: tuple[Any, ...], size: int) -> Iterator[tuple[Any, ...]]:
     """Batches of (x, y) or (x, y, sample_weight), inputs checked against what the model takes."""
-    if len(element) not in (2, 3):
-        raise InvalidArgumentError(f"A tuple of {len(element)} came; {_LABELS}.")
-    inputs, *rest = element
-    rest = [None if nest is None else tree.map_structure(np.asarray, nest) for nest in rest]
+    rest = _checked_labels(element)
     start = 0
-    for batch in calibration_data(signature, (inputs,), size):
+    for batch in calibration_data(signature, element[:1], size):
         stop = start + len(tree.flatten(batch)[0])
         rows = slice(start, stop)
         yield (
@@ -158,3 +184,20 @@ def _cut(signature: Any, element: tuple[Any, ...], size: int) -> Iterator[tuple[
             ),
         )
         start = stop
+
+
+def _checked_labels(element: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Labels, and weights of samples if there are some, as arrays of numbers."""
+    if len(element) not in (2, 3):
+        raise InvalidArgumentError(f"A tuple of {len(element)} came; {_LABELS}.")
+    rest = tuple(
+        None if nest is None else tree.map_structure(np.asarray, nest) for nest in element[1:]
+    )
+    for leaf in tree.flatten(rest):
+        if leaf is not None and (not leaf.ndim or leaf.dtype.kind in "OSU"):
+            raise ArgumentTypeError(
+                "Labels and sample weights must be arrays of numbers with the samples on axis 0, as "
+                f"for model.fit; got {type(element[1]).__name__} of {leaf.dtype} {leaf.shape}. Pass "
+                "numpy.asarray(y), with names of classes turned into numbers."
+            )
+    return rest
