@@ -223,3 +223,26 @@ def test_what_makes_up_for_the_cut(folder, tmp_path, words, options):
 def test_repair_without_data_is_refused_in_one_line(folder, tmp_path, capsys):
     assert run(folder / "model.keras", "-r", 0.5, "--repair", "-o", tmp_path / "s.keras") == 1
     assert "takes data" in capsys.readouterr().err
+
+
+def test_padding_is_left_out_by_a_mask_of_the_file(tmp_path):
+    keras.utils.set_random_seed(0)
+    hidden = [layers.Dense(16, "relu", name="wide"), layers.GlobalAveragePooling1D()]
+    model = keras.Sequential([keras.Input((5, 6)), *hidden, layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    random = np.random.default_rng(0)
+    real = np.arange(5) < random.integers(2, 5, (60, 1))
+    x = np.where(real[..., None], random.normal(size=(60, 5, 6)), 50 * random.normal(size=6))
+    np.savez(tmp_path / "padded.npz", x=x, real=real)
+    words = (tmp_path / "model.keras", "-d", tmp_path / "padded.npz", "-r", 0.5, "--dry-run")
+    assert run(*words, "--mask", "real", "--batch-size", 7, "--plan-out", tmp_path / "plan") == 0
+    made = sc.CutPlan.from_json((tmp_path / "plan").read_text())["wide"]
+    assert made.removed == sc.plan_cut(model, x, ratio=0.5, mask=real)["wide"].removed
+    assert made.removed != sc.plan_cut(model, x, ratio=0.5)["wide"].removed
+
+
+def test_a_warning_of_several_passes_is_said_once(folder, tmp_path, capsys):
+    words = (folder / "model.keras", "-d", folder / "few.npy", "-r", 0.5, "--repair")
+    run(*words, "-o", tmp_path / "small.keras")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(set(lines)) > 0

@@ -56,16 +56,27 @@ def data_options(options: argparse.Namespace, model: Any) -> dict[str, Any]:
     if options.data is None:
         return given
     data = load_data(options.data, model)
-    extras = _extras(options.data, {_LABELS, options.mask} - set(_input_names(model)))
+    extras = _extras(options.data, {_LABELS} - set(_input_names(model)))
     if _LABELS in extras:
         data = (data, extras[_LABELS])
-    given["mask"] = extras.get(options.mask, options.mask)
+    given["mask"] = mask_of(options, model)
     return {
         **given,
         "data": data,
         "batch_size": options.batch_size,
         "max_samples": options.max_samples,
     }
+
+
+def mask_of(options: argparse.Namespace, model: Any) -> Any:
+    """The mask that is named: an array of the data's file, or an input of the model by its name.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read.
+    """
+    if options.mask is None or options.data is None or options.mask in _input_names(model):
+        return options.mask
+    return _extras(options.data, {options.mask}).get(options.mask, options.mask)
 
 
 def _input_names(model: Any) -> list[str]:

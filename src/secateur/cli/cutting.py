@@ -10,6 +10,7 @@ from typing import Any
 
 import secateur as sc
 from secateur.cli import sources
+from secateur.cli.calibration import mask_of
 from secateur.cli.display import print_json, print_sizes, print_text, progress
 from secateur.errors import InvalidArgumentError
 
@@ -27,7 +28,7 @@ def cut(options: Namespace) -> None:
         advance(f"loading {options.model}", None)
         model = sources.load_model(options.model)
         data = None if options.data is None else sources.load_data(options.data, model)
-        plan = _plan(options, model, data, advance)
+        plan = _plan(options, model, data, mask_of(options, model), advance)
         if options.plan_out is not None:
             options.plan_out.write_text(plan.to_json() + "\n", encoding="utf-8")
         if options.dry_run:
@@ -67,7 +68,9 @@ def _check(options: Namespace) -> None:
         )
 
 
-def _plan(options: Namespace, model: Any, data: Any, advance: Callable[..., None]) -> sc.CutPlan:
+def _plan(
+    options: Namespace, model: Any, data: Any, mask: Any, advance: Callable[..., None]
+) -> sc.CutPlan:
     if options.plan is not None:
         if not options.plan.exists():
             raise InvalidArgumentError(f"There is no file {options.plan}.")
@@ -75,8 +78,9 @@ def _plan(options: Namespace, model: Any, data: Any, advance: Callable[..., None
             text = options.plan.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise InvalidArgumentError(f"{options.plan} is not a plan: it is no text.") from None
-        return sc.bind_plan(sc.CutPlan.from_json(text), model, data)
-    given = {name: getattr(options, name) for name in (*_DECISIONS, "max_samples")}
+        return sc.bind_plan(sc.CutPlan.from_json(text), model, data, mask=mask)
+    given = {name: getattr(options, name) for name in (*_DECISIONS, "batch_size", "max_samples")}
+    given["mask"] = mask
     given["keep"] = _keep(options.keep) if options.keep else None
     given["align"] = _align(options.align)
     given["fold"] = False if given.pop("no_fold") else None

@@ -163,6 +163,10 @@ def _add_cut_arguments(cut: argparse.ArgumentParser) -> None:
     )
     cut.add_argument("--include", action="append", metavar="NAME", help="only these; repeatable")
     cut.add_argument("--exclude", action="append", metavar="NAME", help="not these; repeatable")
+    cut.add_argument(
+        "--mask", metavar="NAME", help="input (or array of the .npz) that says what is no padding"
+    )
+    cut.add_argument("--batch-size", type=int, metavar="N", help="samples at a time (32)")
     cut.add_argument("--max-samples", type=int, metavar="N", help="read so many samples at most")
     cut.add_argument("--dry-run", action="store_true", help="print the plan, write no model")
     cut.add_argument("--plan-out", type=Path, metavar="JSON", help="write the plan, to be edited")
@@ -189,8 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"secateur: error: {_one_line(error)}", file=sys.stderr)
             return ExitCode.ERROR
     ours = [w for w in caught if issubclass(w.category, secateur.errors.SecateurWarning)]
-    for warning in ours:
-        print(f"secateur: warning: {_one_line(warning.message)}", file=sys.stderr)
+    # What is said of several passes over the same data is said once.
+    for message in dict.fromkeys(_one_line(warning.message) for warning in ours):
+        print(f"secateur: warning: {message}", file=sys.stderr)
     if any(issubclass(warning.category, TargetNotReachedWarning) for warning in ours):
         return ExitCode.TARGET_NOT_REACHED
     return ExitCode.OK
