@@ -45,7 +45,7 @@ def check_damping(value: object, usual: float | None = None) -> None:
     said = "" if usual is None else f"; {usual} is the usual one"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(f"damping must be a positive number, got {value!r}{said}.")
-    if not 0 < value < math.inf:
+    if not 0 < float(value) < math.inf:
         raise InvalidArgumentError(f"damping must be a positive number, got {value!r}{said}.")
 
 

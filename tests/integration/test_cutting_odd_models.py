@@ -316,3 +316,25 @@ def test_two_threads_cut_at_once():
     for thread in threads:
         thread.join()
     assert all(result.proof.difference <= 1e-4 for result in results)
+
+
+class ByName(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.out = layers.Dense(16, "relu", name="wide"), layers.Dense(2)
+
+    def call(self, inputs):
+        return self.out(self.wide(inputs["left"]) * inputs["right"])
+
+
+def test_inputs_of_a_subclassed_model_keep_their_keys(recwarn):
+    generator = np.random.default_rng(0)
+    x = {"left": generator.normal(size=(40, 6)), "right": generator.normal(size=(40, 1))}
+    model = ByName()
+    model(x)
+    small = sc.cut(model, x, ratio=0.5).model
+    assert {key: tensor.name for key, tensor in small.input.items()} == {
+        "left": "left",
+        "right": "right",
+    }
+    assert not [one for one in recwarn if "must match the names" in str(one.message)]

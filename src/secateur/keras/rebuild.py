@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,10 +99,16 @@ class _Builder:
         return Rebuilt(model, keras.Model(inputs, values), probed)
 
     def _input(self, tensor: Tensor, symbol: Any) -> Any:
-        name = self._unique(str(symbol.name))
+        name = self._unique(self._key_of(symbol) or str(symbol.name))
         value = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         self.values[id(tensor)] = value
         return value
+
+    def _key_of(self, symbol: Any) -> str | None:
+        """The key of an input in a dict, by which Keras wants it named."""
+        structure = self.description.graph.input_structure
+        named = structure if isinstance(structure, Mapping) else {}
+        return next((str(key) for key, own in named.items() if own is symbol), None)
 
     def _unique(self, name: str) -> str:
         name = name.replace("/", "_")
