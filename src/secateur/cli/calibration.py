@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _input_names(model: Any) -> list[str]:
     return [*keys, *(str(tensor.name) for tensor in getattr(model, "inputs", None) or ())]
 
 
-def _extras(path: Path, names: set[str | None]) -> dict[str | None, Any]:
+def _extras(path: Path, names: Collection[str | None]) -> dict[str | None, Any]:
     """Arrays of a .npz that are no inputs."""
     if path.suffix != ".npz":
         return {}

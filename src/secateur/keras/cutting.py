@@ -133,8 +133,8 @@ def plan_cut(
             that read a unit lose by it: "wanda_sp", "flap" or "obs", see `secateur.unit_criteria`.
             Default with `repair`: "obs" or "std", for each kind of unit that by which the outputs of
             the model lose less, tried on a part of the data and judged on another (with a `threshold`
-            "obs"; only branches, layers or blocks "mean"). Without data "path" (default), "incoming", "outgoing" norms of
-            the weights.
+            "obs"; "mean" where only branches, layers or blocks are named). Without data "path"
+            (default), "incoming", "outgoing" norms of the weights.
         fold: Whether the means of removed units are folded into the next biases; by default they
             are if there is data.
         repair: Whether, after the cut, the layers that read removed units are refit by least squares
