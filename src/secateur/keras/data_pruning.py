@@ -26,6 +26,7 @@ from secateur.keras.results import Result
 from secateur.keras.staging import Member, Schedule, TapGroup, make_schedule
 from secateur.keras.taps import open_graph
 from secateur.keras.tensors import WeightTensor
+from secateur.keras.trimming import Trimmed, trims
 from secateur.keras.variables import empty_like, read_array
 from secateur.keras.walk import named_variables
 from secateur.layer_pruning import PrunedMatrix, Recipe, ThresholdTarget, prune_matrix
@@ -84,6 +85,7 @@ class Opened:
         batches: The data.
         padding: Which positions are real.
         schedule: The order.
+        trims: Whether padding can be cut off, by `trims`.
     """
 
     chosen: Chosen
@@ -91,6 +93,11 @@ class Opened:
     batches: Iterable[Any]
     padding: Padding
     schedule: Schedule
+    trims: bool = False
+
+    def trimmed(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Batches of the model without what is padding, where that can be."""
+        return Trimmed(batches, self.padding) if self.trims else batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +164,8 @@ def open_for_walk(
     wanted = {id(tensor.variable) for tensor in chosen.tensors}
     scales = norm_variables(graph, wanted) if norms else set()
     schedule = make_schedule(graph, wanted | scales, padding, norm_tap, residuals=residuals)
-    return Opened(_with_taps(chosen, schedule, strict), graph, batches, padding, schedule)
+    tapped = _with_taps(chosen, schedule, strict)
+    return Opened(tapped, graph, batches, padding, schedule, trims(graph, batches, padding))
 
 
 def _with_taps(chosen: Chosen, schedule: Schedule, strict: bool) -> Chosen:
@@ -193,7 +201,7 @@ def prune_on_data(model: Model, opened: Opened, job: Job) -> Result:
     with CalibrationWalk(
         opened.graph,
         opened.schedule,
-        opened.batches,
+        opened.trimmed(opened.batches),
         opened.padding,
         beside=job.recipe.asymmetric,
         budget=job.memory,

@@ -45,6 +45,7 @@ def output_importance(opened: Opened) -> dict[str, Float64]:
     """
     real = opened.padding.given
     batches, _ = some_samples(opened.batches, _SAMPLES, _BATCH_SIZE, real)
+    batches = list(opened.trimmed(batches))
     tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
     calls = _calls(opened, tensors)
     scales = spread_scales([run_outputs(opened.graph, batch).outputs for batch in batches])

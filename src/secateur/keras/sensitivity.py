@@ -101,6 +101,7 @@ def losses_alone(
         FactorisationError: The data says too little for the damping.
     """
     batches, rows = some_samples(opened.batches, _SAMPLES, real=opened.padding.given)
+    batches = list(opened.trimmed(batches))
     padding = opened.padding.of_samples(rows)
     tensors = {id(tensor.variable): tensor for tensor in opened.chosen.tensors}
     schedule = make_schedule(opened.graph, tensors.keys(), padding, to_outputs=True)
@@ -163,7 +164,8 @@ class _Outputs:
     def __init__(self, walk: CalibrationWalk, sizes: list[int]) -> None:
         self._walk = walk
         count = min(len(sizes), -(-_SAMPLES_OF_OUTPUT // max(sizes)))
-        self._numbers = sorted({int(at) for at in np.rint(np.linspace(0, len(sizes) - 1, count))})
+        # Where batches are sorted by length, those in the middle of equal parts stand for all.
+        self._numbers = [(2 * part + 1) * len(sizes) // (2 * count) for part in range(count)]
         self._given = self._now()
 
     def loss(self) -> float:
