@@ -86,7 +86,8 @@ def real_lengths(real: Array) -> Array:
     """
     last = np.where(real.any(axis=1), real.shape[1] - np.argmax(real[:, ::-1], axis=1), 0)
     steps = np.maximum(-(-last // _STEP), 1) * _STEP
-    return np.minimum(steps, real.shape[1])
+    lengths: Array = np.minimum(steps, real.shape[1])
+    return lengths
 
 
 def cut_time(batch: Any, real: Array, length: int) -> Any:
@@ -122,7 +123,7 @@ def trims(graph: Graph, batches: Iterable[Any], padding: Padding) -> bool:
     given = _looked_at(graph, batch)
     try:
         without = _looked_at(graph, short)
-    except Exception:  # noqa: BLE001  # whatever a layer says: it is not for times this short
+    except Exception:  # whatever a layer says: it is not for times this short
         return False
     pairs = zip(given, without, strict=True)
     return all(_agree(own, other, real, length) for own, other in pairs)
