@@ -368,3 +368,64 @@ def test_an_optimizer_that_cannot_be_copied_is_named() -> None:
     model.compile(Closed("x"), "mse")
     with pytest.raises(UnsupportedModelError, match=r"Closed .* cannot be copied"):
         clone_model(model)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Pair(keras.layers.Layer):
+    """Two layers in one, as an embedding of tokens with one of positions."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = keras.layers.Dense(3, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class HoldsAPart(keras.Model):
+    """A functional model that keeps a part of one of its layers at hand, before its graph is known."""
+
+    def __init__(self):
+        pair = Pair(name="pair")
+        self.inner = pair.inner
+        inputs = keras.Input((4,), name="x")
+        super().__init__(inputs, keras.layers.Dense(2, name="out")(pair(inputs)))
+
+
+def test_a_part_that_a_functional_model_holds_beside_its_graph_is_named_by_the_graph():
+    model = HoldsAPart()
+    names = [named.name for named in named_variables(model)]
+    assert names == ["pair/inner/kernel", "pair/inner/bias", "out/kernel", "out/bias"]
+    copy = clone_model(model)
+    assert [named.name for named in named_variables(copy)] == names
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(copy(x), model(x))
+
+
+@keras.saving.register_keras_serializable("tests")
+class NamedByItsOwner(keras.layers.Layer):
+    """A layer whose inner one takes its name from a counter that the config does not hold."""
+
+    made = 0
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        NamedByItsOwner.made += 1
+        self.inner = keras.layers.Dense(3, name=f"part_number_{NamedByItsOwner.made}")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_inner_layers_of_a_copy_are_named_as_those_they_stand_for():
+    model = keras.Sequential([keras.Input((4,)), NamedByItsOwner(name="whole")])
+    copy = clone_model(model)
+    assert copy.layers[0].inner.name == model.layers[0].inner.name
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(copy(x), model(x))

@@ -89,8 +89,7 @@ def _copy_subclassed(model: Model, inputs: Any) -> Model | None:
         with deferred_variables(), copying_scope(model):
             copied: Model = _copy_layer(model)
             copied(inputs)
-        for old, new in zip(walk_layers(model), walk_layers(copied), strict=True):
-            new.layer.name = old.layer.name
+        _name_alike(model, copied)
         _check_variables(model, copied)
     except Exception:
         return None
@@ -143,8 +142,18 @@ def _rebuild_graph(graph: Model) -> Rebuilt:
         # Some layers, such as stateful recurrent ones, insist on values while they are built.
         with copying_scope(graph):
             skeleton = _copy_graph(graph, {})
+    _name_alike(graph, skeleton)
     _check_variables(graph, skeleton)
     return Rebuilt(graph, skeleton)
+
+
+def _name_alike(model: Model, copied: Model) -> None:
+    """Name the layers of a copy as those that they stand for: inside of custom ones a config may not."""
+    places = list(walk_layers(model)), list(walk_layers(copied))
+    if [type(place.layer) for place in places[0]] == [type(place.layer) for place in places[1]]:
+        for old, new in zip(*places, strict=True):
+            if new.layer.name != old.layer.name:
+                new.layer.name = old.layer.name
 
 
 def _copy_graph(graph: Any, copies: dict[int, Any]) -> Any:

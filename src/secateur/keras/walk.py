@@ -58,22 +58,41 @@ def is_graph(layer: object) -> bool:
 
 
 def walk_layers(model: Layer) -> Iterator[Place]:
-    """Every layer below and including `model`, once each, parents first."""
+    """Every layer below and including `model`, once each, parents first.
+
+    What a functional model holds beside its graph, as an attribute, comes after that: most often it is a
+    part of one of the graph's layers, and a copy of the graph has no such attribute.
+    """
     seen: set[int] = {id(model)}
-    pending = [Place("", model, ())]
+    pending = [(Place("", model, ()), False)]
     while pending:
-        place = pending.pop()
+        place, is_beside = pending.pop()
+        if is_beside and id(place.layer) in seen:
+            continue
+        seen.add(id(place.layer))
         yield place
-        children = []
-        for layer in place.layer._layers:
-            if id(layer) not in seen:
-                seen.add(id(layer))
-                children.append(layer)
-        names = _child_names(place, children)
+        children, beside = _children(place.layer, seen)
+        seen.update(id(layer) for layer in children)
+        names = _child_names(place, [*children, *beside])
         parents = (*place.parents, place)
-        for name, layer in reversed(list(zip(names, children, strict=True))):
-            path = f"{place.path}/{name}" if place.path else name
-            pending.append(Place(path, layer, parents))
+        found = [
+            (
+                Place(f"{place.path}/{name}" if place.path else name, layer, parents),
+                number >= len(children),
+            )
+            for number, (name, layer) in enumerate(zip(names, [*children, *beside], strict=True))
+        ]
+        pending += reversed(found)
+
+
+def _children(layer: Layer, seen: set[int]) -> tuple[list[Layer], list[Layer]]:
+    """The layers right below, each once, but those that were seen: of its graph, and beside that."""
+    own = {id(child): child for child in layer._layers if id(child) not in seen}
+    if not isinstance(layer, keras.Function):
+        return list(own.values()), []
+    graph = [child for child in layer.operations if id(child) in own]
+    parts = {id(child) for child in graph}
+    return graph, [child for identity, child in own.items() if identity not in parts]
 
 
 def named_variables(model: Layer) -> list[NamedVariable]:
