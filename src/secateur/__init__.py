@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from secateur import runtime, schedules
+    from secateur import errors, runtime, schedules
     from secateur._kernels.native.runtime import num_threads, set_num_threads
     from secateur.compression import (
         Distillation,
@@ -112,6 +112,7 @@ __all__ = [
     "compress",
     "cut",
     "enforce_zeros",
+    "errors",
     "generate",
     "keep_zeros",
     "load",
@@ -137,7 +138,7 @@ __all__ = [
 ]
 
 
-_ROOMS = ("runtime", "schedules")
+_ROOMS = ("errors", "runtime", "schedules")
 
 
 def __getattr__(name: str) -> Any:
