@@ -138,6 +138,23 @@ def test_recurrent_layers_are_repaired(name):
     assert error(repaired.model, model, x) < 0.8 * error(folded.model, model, x)
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+def test_states_that_others_make_up_for_cost_nothing_however_long_the_sequence(name):
+    i = keras.Input((24, 5))
+    model = settle(keras.Model(i, layers.Dense(3)(RECURRENT[name]()(i))))
+    for weight in model.get_layer("rnn").weights:
+        # Each unit twice: of every gate, the second half of the columns is the first.
+        value = np.array(weight)
+        gates = value.shape[-1] // 12
+        halves = value.reshape(*value.shape[:-1], gates, 2, 6)
+        halves[..., 1, :] = halves[..., 0, :]
+        weight.assign(halves.reshape(value.shape))
+    x = data(256, 24, 5)
+    repaired = sc.cut(model, x, ratio=0.5, align=1, measure="obs", repair=True, damping=1e-4)
+    folded = sc.cut(model, x, ratio=0.5, align=1, measure="obs")
+    assert error(repaired.model, model, x) < 1e-5 * error(folded.model, model, x)
+
+
 def test_attention_is_repaired_from_the_heads_that_stay():
     i = keras.Input((6, 16))
     x = layers.MultiHeadAttention(4, 8, name="att")(layers.Dense(16, name="wide")(i), i)

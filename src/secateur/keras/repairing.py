@@ -19,7 +19,7 @@ from secateur.keras.folding import Folding, bias_beside, per_output
 from secateur.keras.layouts import view_as_matrix
 from secateur.keras.matrix_calls import has_no_activation
 from secateur.keras.output_roles import role_of
-from secateur.keras.padding import counted
+from secateur.keras.padding import Keep, counted
 from secateur.keras.residuals import added_to
 from secateur.keras.stepping import Stepper, Visit
 from secateur.keras.taps import Bias, Tap, open_graph, taps_of
@@ -79,6 +79,9 @@ def repair_cut(
     further, to what the original says there (`secateur.output_refit`). Batch normalisations take over by
     how much the mean and variance of their input changed; scale and offset of layer normalisations are
     refit.
+
+    A recurrent kernel is refit on those of the original's states that stay. The cut model's own change
+    with it: what fits the states that the kernel had before makes those that it has then worse.
 
     Args:
         description: The original.
@@ -273,11 +276,17 @@ class _Repairer:
                 wanted = counted(
                     old_tap.rows(before.args, before.kwargs), before.keep, old_tap.groups
                 )
-                rows = counted(new_tap.rows(after.args, after.kwargs), before.keep, new_tap.groups)
+                rows = self._rows(use, new_tap, wanted, after, before.keep)
                 missed = self._missed(use, before, after)
                 for fit, own, matrix, target in zip(fits, rows, dense, wanted, strict=True):
                     outputs = target.astype(np.float32) @ matrix.T
                     fit.update(np.ascontiguousarray(own), outputs, missed)
+
+    def _rows(self, use: _Use, tap: Tap, wanted: Any, after: Visit, keep: Keep | None) -> Any:
+        """What the refit weight is fed with, (groups, positions, in)."""
+        if tap.feeds_back:
+            return wanted[..., ~use.consumer.removed(self.kept)]
+        return counted(tap.rows(after.args, after.kwargs), keep, tap.groups)
 
     def _renew(self, norm: _Norm) -> bool:
         """Change the statistics of a normalisation by as much as those of its input changed."""

@@ -53,6 +53,7 @@ class Tap:
         origin: Taps of one origin have the same rows, so those need to be looked at once only.
         groups: The matrix has so many runs of rows of equal length, each fed by rows of its own.
         bias: The bias that is added, if there is one.
+        feeds_back: Whether the rows hang on what the matrix itself puts out: states of a recurrent layer.
     """
 
     variable: Any
@@ -60,6 +61,7 @@ class Tap:
     origin: Hashable
     groups: int = 1
     bias: Bias | None = None
+    feeds_back: bool = False
 
 
 def open_graph(model: keras.Model, sample: Nest = None) -> Graph:
@@ -237,9 +239,10 @@ def _recurrent(layer: Any, tensor: Tensor) -> list[Tap]:
         return before
 
     groups = 3 if isinstance(cell, layers.GRUCell) and not cell.reset_after else 1
+    origin = (id(layer), id(tensor), "states")
     return [
         Tap(cell.kernel, lambda a, k: _array(_first(a, k)), (id(tensor), "last"), 1, biases[0]),
-        Tap(cell.recurrent_kernel, states, (id(layer), id(tensor), "states"), groups, biases[1]),
+        Tap(cell.recurrent_kernel, states, origin, groups, biases[1], feeds_back=True),
     ]
 
 
@@ -304,7 +307,7 @@ def _convolutional_lstm(layer: Any, tensor: Tensor) -> list[Tap]:
     bias = None if cell.bias is None else Bias(cell.bias)
     return [
         Tap(cell.kernel, first, (id(layer), id(tensor), "inputs"), 1, bias),
-        Tap(cell.recurrent_kernel, states, (id(layer), id(tensor), "states")),
+        Tap(cell.recurrent_kernel, states, (id(layer), id(tensor), "states"), feeds_back=True),
     ]
 
 
