@@ -198,7 +198,7 @@ def obs_sweep(
 ) -> None: ...
 
 # spmm: weights are (outputs, inputs), x (rows, inputs), y (rows, outputs), all float32.
-# What the matrices below have in common; only in this stub, the module has no such classes.
+# What the matrices below have in common. The module itself has no such classes.
 @type_check_only
 class _Matrix:
     def entries(self) -> int: ...
